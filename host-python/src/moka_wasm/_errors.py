@@ -1,0 +1,50 @@
+"""Every exception that this package raises on its own account.
+
+A caller's mistake is also a ``TypeError`` or a ``ValueError``, so that code which does not know this package catches it.
+"""
+
+from __future__ import annotations
+
+
+class MokaError(Exception):
+    """The base of all of them."""
+
+
+class ConfigError(MokaError, ValueError):
+    """A cache cannot be opened, or an entry set, with this argument. The message names it, its value and the remedy."""
+
+
+class UnsupportedKeyError(MokaError, TypeError):
+    """This object cannot be a key: it is unhashable, or nothing is known that encodes equal ones to equal bytes."""
+
+
+class UnsupportedValueError(MokaError, TypeError):
+    """This object cannot be a value: the cache's serializer has no bytes for it. The cache is unchanged."""
+
+
+class DecodeError(MokaError, ValueError):
+    """These bytes are no encoded key or value."""
+
+
+class EntryTooLargeError(MokaError, ValueError):
+    """The entry can never fit into the cache's memory limit. The cache is unchanged."""
+
+
+class GuestMemoryError(MokaError, MemoryError):
+    """The sandbox cannot get the memory for this operation, although nothing more can be evicted."""
+
+
+class ClosedError(MokaError, RuntimeError):
+    """The cache was closed."""
+
+
+class RecursiveComputationError(MokaError, RuntimeError):
+    """A computation asked, while it ran, for the very key that it computes, or waits for one that waits for it."""
+
+
+class SandboxError(MokaError, RuntimeError):
+    """The sandbox stopped in the middle of an operation (a trap). It was replaced by an empty one."""
+
+
+class IncompatibleComponentError(MokaError, RuntimeError):
+    """The component file is damaged, or speaks another version of the direct ABI than this package."""
