@@ -1,0 +1,446 @@
+//! The cache's contract over `moka::sync::Cache`.
+
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::vec;
+
+use moka::policy::EvictionPolicy;
+use siphasher::sip::SipHasher13;
+
+use crate::clock::{self, HORIZON, NEVER};
+use crate::config::{Config, ConfigError, Policy};
+use crate::entry::{EntryOptions, Key, Value};
+use crate::expiry::Deadlines;
+use crate::lease::{LeaseId, Leases};
+use crate::memory::{self, Budget, Headroom, SetError};
+use crate::removals::{Cause, Mode, Removal, Shared, Touch};
+use crate::stats::Stats;
+
+/// `SipHash`-1-3 with a key of its own for each cache: who chooses keys cannot make them collide.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct KeyedHash(u64, u64);
+
+impl BuildHasher for KeyedHash {
+    type Hasher = SipHasher13;
+
+    fn build_hasher(&self) -> SipHasher13 {
+        SipHasher13::new_with_keys(self.0, self.1)
+    }
+}
+
+type Map = moka::sync::Cache<Key, Value, KeyedHash>;
+
+/// What [`Cache::get_or_insert`] found.
+#[derive(Clone, Debug)]
+pub enum GetOrInsert {
+    /// Nothing: the value was stored.
+    Inserted,
+    /// This live value.
+    Present(Value),
+}
+
+/// What [`Cache::lookup`] found.
+#[derive(Clone, Debug)]
+pub enum Lookup {
+    /// A live value.
+    Hit(Value),
+    /// Nothing: the caller leads.
+    Lead(LeaseId),
+    /// Nothing, and another caller leads.
+    Busy,
+}
+
+/// How long an entry still has to live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// There is no live entry.
+    Absent,
+    /// It has no deadline.
+    Unlimited,
+    /// This many nanoseconds.
+    Limited(u64),
+}
+
+/// What moka is asked to weigh entries by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Weighing {
+    /// Every entry weighs 1. moka estimates frequencies best when it knows this.
+    Count,
+    /// Entries weigh what their options say.
+    Options,
+    /// As [`memory`] says.
+    Memory,
+}
+
+/// One cache. Its functions mean what the WIT resource of that name documents. Time is [`clock::now`], set by the caller
+/// before each call.
+pub struct Cache {
+    map: Map,
+    config: Config,
+    hash: KeyedHash,
+    weighing: Weighing,
+    budget: Option<Budget>,
+    headroom: Headroom,
+    /// Charged for writes that moka may not have weighed yet.
+    unweighed: u64,
+    shared: Arc<Shared>,
+    leases: Leases,
+    /// Guest time at which `map` was made.
+    origin: u64,
+    hits: u64,
+    misses: u64,
+    insertions: u64,
+    inserted_weight: u64,
+}
+
+impl Cache {
+    /// Opens an empty cache. `seed` keys its hash: random numbers, to be told to nobody.
+    ///
+    /// # Errors
+    /// A field of the configuration cannot be.
+    pub fn open(config: Config, seed: (u64, u64)) -> Result<Self, ConfigError> {
+        config.validate()?;
+        let hash = KeyedHash(seed.0, seed.1);
+        let budget = config.memory_limit.map(|limit| Budget::new(limit, memory::linear_memory(), config.capacity));
+        let weighing = if budget.is_some() { Weighing::Memory } else { Weighing::Count };
+        let shared = Arc::new(Shared::new(config.removal_log.unwrap_or(0)));
+        Ok(Self {
+            map: build(&config, hash, weighing, budget, &shared),
+            config,
+            hash,
+            weighing,
+            budget,
+            headroom: Headroom::default(),
+            unweighed: 0,
+            shared,
+            leases: Leases::new(hash),
+            origin: clock::now(),
+            hits: 0,
+            misses: 0,
+            insertions: 0,
+            inserted_weight: 0,
+        })
+    }
+
+    /// The configuration it was opened with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The value of a live entry.
+    #[inline]
+    pub fn get(&mut self, key: &[u8]) -> Option<Value> {
+        self.keep_within_horizon();
+        let value = self.map.get(key);
+        match value {
+            Some(_) => self.hits += 1,
+            None => self.misses += 1,
+        }
+        value
+    }
+
+    /// Whether there is a live entry.
+    pub fn contains(&mut self, key: &[u8]) -> bool {
+        self.keep_within_horizon();
+        self.map.contains_key(key)
+    }
+
+    /// Stores a value.
+    ///
+    /// # Errors
+    /// It does not fit; what was stored before stays.
+    pub fn set(&mut self, key: &[u8], value: &[u8], options: &EntryOptions) -> Result<(), SetError> {
+        self.keep_within_horizon();
+        self.make_room(key, value.len(), options.weight)?;
+        self.leases.end(key);
+        if options.weight != 1 && self.weighing == Weighing::Count && self.config.capacity.is_some() {
+            self.weighing = Weighing::Options;
+            self.rebuild();
+        }
+        let value = Value::new(value, clock::now(), (self.config.ttl, self.config.tti), options);
+        self.insertions += 1;
+        self.inserted_weight += u64::from(options.weight);
+        if self.config.capacity == Some(0) {
+            // moka drops it without a word.
+            self.map.invalidate(key);
+            self.shared.report(Arc::new(Key::from(key)), value, Cause::Size);
+        } else {
+            self.map.insert(Key::from(key), value);
+        }
+        Ok(())
+    }
+
+    /// Stores a value unless there is a live one.
+    ///
+    /// # Errors
+    /// There is none, and the value does not fit.
+    pub fn get_or_insert(
+        &mut self,
+        key: &[u8],
+        value: &[u8],
+        options: &EntryOptions,
+    ) -> Result<GetOrInsert, SetError> {
+        match self.get(key) {
+            Some(value) => Ok(GetOrInsert::Present(value)),
+            None => self.set(key, value, options).map(|()| GetOrInsert::Inserted),
+        }
+    }
+
+    /// Gives a live entry a new remaining life; whether there was one.
+    pub fn expire(&mut self, key: &[u8], remaining: Option<u64>) -> bool {
+        self.keep_within_horizon();
+        let deadline = remaining.map_or(NEVER, |life| clock::now().saturating_add(life).min(NEVER - 1));
+        let Some(value) = self.shared.touching(Touch::Expire(deadline), || self.map.get(key)) else { return false };
+        if value.expires() != deadline {
+            // It has nowhere to note a deadline: an entry with the same bytes that has takes its place.
+            let value = value.with_deadline(deadline);
+            self.shared.removing(Mode::Ignore, || self.map.insert(Key::from(key), value));
+        }
+        true
+    }
+
+    /// How long an entry still has to live.
+    pub fn remaining(&mut self, key: &[u8]) -> Life {
+        self.keep_within_horizon();
+        match self.shared.touching(Touch::Look, || self.map.get(key)).map(|value| value.expires()) {
+            None => Life::Absent,
+            Some(NEVER) => Life::Unlimited,
+            Some(expires) => Life::Limited(expires.saturating_sub(clock::now())),
+        }
+    }
+
+    /// Takes a live entry out.
+    pub fn remove(&mut self, key: &[u8]) -> Option<Value> {
+        self.keep_within_horizon();
+        self.leases.end(key);
+        let live = self.map.contains_key(key);
+        self.map.remove(key).filter(|_| live)
+    }
+
+    /// Takes all entries out.
+    pub fn clear(&mut self) {
+        self.leases.clear();
+        for (key, value) in self.take_all() {
+            self.shared.report(key, value, Cause::Explicit);
+        }
+        self.start_anew();
+    }
+
+    /// A walk over the keys of the entries that are live now.
+    pub fn keys(&mut self) -> KeyCursor {
+        self.keep_within_horizon();
+        let keys: Vec<_> = self.map.iter().map(|(key, _)| key).collect();
+        KeyCursor { keys: keys.into_iter() }
+    }
+
+    /// About how many entries there are.
+    pub fn entry_count(&self) -> u64 {
+        self.map.entry_count()
+    }
+
+    /// About what their weights sum up to.
+    pub fn weighted_size(&self) -> u64 {
+        match self.weighing {
+            // moka's sum is of scaled shares.
+            Weighing::Memory => self.inserted_weight.saturating_sub(self.shared.removed_weight()),
+            Weighing::Count | Weighing::Options => self.map.weighted_size(),
+        }
+    }
+
+    /// Takes out what has expired and evicts what is too much.
+    pub fn run_pending_tasks(&mut self) {
+        self.keep_within_horizon();
+        self.map.run_pending_tasks();
+        self.unweighed = 0;
+        reclaim();
+    }
+
+    /// Counters and sizes.
+    pub fn stats(&self) -> Stats {
+        let ([expired, explicit, replaced, size], removals_lost) = self.shared.counts();
+        Stats {
+            hits: self.hits,
+            misses: self.misses,
+            insertions: self.insertions,
+            expired,
+            explicit,
+            replaced,
+            size,
+            removals_lost,
+            entries: self.entry_count(),
+            weight: self.weighted_size(),
+            memory_bytes: memory::linear_memory(),
+        }
+    }
+
+    /// Up to `limit` logged removals, oldest first, and how many were lost since the last call.
+    pub fn drain_removals(&mut self, limit: usize) -> (Vec<Removal>, u64) {
+        self.shared.drain(limit)
+    }
+
+    /// Whether [`Self::drain_removals`] has something to tell.
+    #[inline]
+    pub fn removals_wait(&self) -> bool {
+        self.config.removal_log.is_some() && self.shared.waiting()
+    }
+
+    /// A lookup that makes one of its callers lead.
+    pub fn lookup(&mut self, key: &[u8], lease_life: u64) -> Lookup {
+        if let Some(value) = self.get(key) {
+            return Lookup::Hit(value);
+        }
+        self.leases.take(key, clock::now(), lease_life).map_or(Lookup::Busy, Lookup::Lead)
+    }
+
+    /// Stores the value that a leader found out. `Ok(false)` if its lease had ended.
+    ///
+    /// # Errors
+    /// The value does not fit. The lease is used up all the same.
+    pub fn fill(&mut self, lease: LeaseId, value: &[u8], options: &EntryOptions) -> Result<bool, SetError> {
+        match self.leases.redeem(lease, clock::now()) {
+            Some(key) => self.set(&key, value, options).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Ends a lease without filling its key.
+    pub fn release(&mut self, lease: LeaseId) {
+        self.leases.redeem(lease, clock::now());
+    }
+
+    fn make_room(&mut self, key: &[u8], value: usize, weight: u32) -> Result<(), SetError> {
+        if let Some(budget) = self.budget {
+            let size = memory::charge(key.len(), value);
+            let limit = budget.entry_limit();
+            if size > limit {
+                return Err(SetError::TooLarge { size, limit });
+            }
+            if size > memory::LARGE as u64 {
+                self.reserve(key, &budget, size, weight);
+            } else if self.unweighed + size > limit / 4 {
+                self.run_pending_tasks();
+            }
+            self.unweighed += size;
+        }
+        if self.headroom.holds(key.len() + value) {
+            return Ok(());
+        }
+        self.run_pending_tasks();
+        if self.headroom.holds(memory::LARGE.max(key.len() + value)) {
+            return Ok(());
+        }
+        self.shared.drop_log();
+        reclaim();
+        if self.headroom.holds(memory::LARGE.max(key.len() + value)) { Ok(()) } else { Err(SetError::OutOfMemory) }
+    }
+
+    /// Has moka evict for a large entry before it is there, by a reservation that weighs as much as the entry will take
+    /// in the worst moment.
+    fn reserve(&mut self, key: &[u8], budget: &Budget, size: u64, weight: u32) {
+        let mut unused = [key, &[0]].concat();
+        while self.map.contains_key(unused.as_slice()) {
+            unused.push(0);
+        }
+        let reservation = Value::reservation(budget.weigh(size.saturating_mul(3), weight));
+        self.map.insert(Key::from(unused.as_slice()), reservation);
+        self.map.run_pending_tasks();
+        self.map.invalidate(unused.as_slice());
+        self.run_pending_tasks();
+    }
+
+    /// moka's time ends; before it does, the entries move into a new moka cache.
+    #[inline]
+    fn keep_within_horizon(&mut self) {
+        if clock::now() - self.origin > HORIZON {
+            self.rebuild();
+        }
+    }
+
+    #[cold]
+    fn rebuild(&mut self) {
+        let entries = self.take_all();
+        self.start_anew();
+        let now = clock::now();
+        for (key, value) in entries {
+            if value.expires() <= now {
+                self.shared.report(key, value, Cause::Expired);
+            } else {
+                self.map.insert(Key::clone(&key), value);
+            }
+        }
+    }
+
+    /// Empties the moka cache, by way of its listener: that alone hands over entries which have expired unseen.
+    fn take_all(&mut self) -> Vec<(Arc<Key>, Value)> {
+        clock::with_moka_ahead(|| {
+            self.shared.removing(Mode::Collect, || {
+                // What is not weighed yet may still be evicted, which is to be told apart.
+                self.map.invalidate_all();
+                self.map.run_pending_tasks();
+                while self.map.entry_count() > 0 {
+                    self.map.run_pending_tasks();
+                }
+            });
+        });
+        self.shared.take_collected()
+    }
+
+    fn start_anew(&mut self) {
+        self.map = build(&self.config, self.hash, self.weighing, self.budget, &self.shared);
+        self.origin = clock::now();
+        self.unweighed = 0;
+        reclaim();
+    }
+}
+
+fn build(
+    config: &Config,
+    hash: KeyedHash,
+    weighing: Weighing,
+    budget: Option<Budget>,
+    shared: &Arc<Shared>,
+) -> Map {
+    let listener = Arc::clone(shared);
+    let mut builder = moka::sync::Cache::builder()
+        .name(&config.name)
+        .eviction_policy(match config.policy {
+            Policy::TinyLfu => EvictionPolicy::tiny_lfu(),
+            Policy::Lru => EvictionPolicy::lru(),
+        })
+        .expire_after(Deadlines(Arc::clone(shared)))
+        .eviction_listener(move |key, value, cause| listener.removed_by_moka(key, value, cause));
+    if let Some(capacity) = budget.map_or(config.capacity, |budget| Some(budget.max_weight)) {
+        builder = builder.max_capacity(capacity);
+    }
+    match (weighing, budget) {
+        (Weighing::Memory, Some(budget)) => {
+            builder = builder.weigher(move |key: &Key, value: &Value| {
+                let weigh = || budget.weigh(memory::charge(key.len(), value.len()), value.weight());
+                value.reserved().unwrap_or_else(weigh)
+            });
+        }
+        (Weighing::Options, _) => builder = builder.weigher(|_, value: &Value| value.weight()),
+        _ => {}
+    }
+    builder.build_with_hasher(hash)
+}
+
+/// Has what was removed freed: moka's table leaves that to crossbeam's epochs, which move on when they are looked at.
+fn reclaim() {
+    for _ in 0..4 {
+        crossbeam_epoch::pin().flush();
+    }
+}
+
+/// A walk over the keys that were live when it began.
+#[derive(Debug)]
+pub struct KeyCursor {
+    keys: vec::IntoIter<Arc<Key>>,
+}
+
+impl KeyCursor {
+    /// The next key that is still live, if there is one.
+    pub fn next(&mut self, cache: &mut Cache) -> Option<Arc<Key>> {
+        self.keys.by_ref().find(|key| cache.contains(key))
+    }
+}

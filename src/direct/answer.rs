@@ -1,0 +1,111 @@
+//! Answers: what an operation found, as the 64 bits that its caller reads.
+
+use crate::config::{ConfigError, Field};
+use crate::entry::Value;
+use crate::memory::SetError;
+
+const NO_BYTES: u64 = 1 << 63;
+const REMOVALS_WAIT: u64 = 1 << 62;
+const YES: u64 = 1 << 32;
+const ERROR: u64 = 2 << 32;
+
+/// Bytes of this length or more are not taken: an answer has 30 bits for a length.
+pub(crate) const LENGTH_LIMIT: usize = 1 << 30;
+
+/// What an operation answers.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    No,
+    Yes(u32),
+    Value(Value),
+    Bytes(Vec<u8>),
+}
+
+impl From<bool> for Reply {
+    fn from(yes: bool) -> Self {
+        if yes { Self::Yes(0) } else { Self::No }
+    }
+}
+
+impl From<Option<Value>> for Reply {
+    #[inline]
+    fn from(value: Option<Value>) -> Self {
+        value.map_or(Self::No, Self::Value)
+    }
+}
+
+impl Reply {
+    /// The answer's 64 bits. Its bytes, if it has some, stay where they are as long as `self` does.
+    #[inline]
+    pub(crate) fn encode(&self, removals_wait: bool) -> u64 {
+        let answer = match self {
+            Self::No => NO_BYTES,
+            Self::Yes(number) => NO_BYTES | YES | u64::from(*number),
+            Self::Value(value) => encode_bytes(value),
+            Self::Bytes(bytes) => encode_bytes(bytes),
+        };
+        if removals_wait { answer | REMOVALS_WAIT } else { answer }
+    }
+}
+
+fn encode_bytes(bytes: &[u8]) -> u64 {
+    debug_assert!(bytes.len() < LENGTH_LIMIT);
+    (bytes.len() as u64) << 32 | bytes.as_ptr().addr() as u64
+}
+
+/// Why an operation failed: its code, and a text for a person.
+#[derive(Debug)]
+pub(crate) struct Error {
+    code: u32,
+    pub(crate) text: String,
+}
+
+impl Error {
+    pub(crate) fn handle(what: &str, handle: u32) -> Self {
+        Self { code: 1, text: format!("there is no {what} {handle}: it was never opened, or is closed") }
+    }
+
+    pub(crate) fn malformed(what: &str) -> Self {
+        Self { code: 2, text: format!("malformed: {what}") }
+    }
+
+    pub(crate) fn lapsed() -> Self {
+        Self { code: 6, text: "the lease has ended: its key was set or removed, or it was held for too long".into() }
+    }
+
+    pub(crate) fn too_many(what: &str, limit: usize) -> Self {
+        Self { code: 7, text: format!("{limit} {what} are open: close some first") }
+    }
+
+    pub(crate) fn code(&self) -> u32 {
+        self.code
+    }
+
+    pub(crate) fn encode(&self, removals_wait: bool) -> u64 {
+        let answer = NO_BYTES | ERROR | u64::from(self.code);
+        if removals_wait { answer | REMOVALS_WAIT } else { answer }
+    }
+}
+
+impl From<ConfigError> for Error {
+    fn from(error: ConfigError) -> Self {
+        let field = match error.field {
+            Field::Ttl => "ttl",
+            Field::Tti => "tti",
+            Field::Policy => "policy",
+            Field::Name => "name",
+            Field::MemoryLimit => "memory_limit",
+        };
+        Self { code: 3, text: format!("{field}: {}", error.reason) }
+    }
+}
+
+impl From<SetError> for Error {
+    fn from(error: SetError) -> Self {
+        let code = match error {
+            SetError::TooLarge { .. } => 4,
+            SetError::OutOfMemory => 5,
+        };
+        Self { code, text: error.to_string() }
+    }
+}

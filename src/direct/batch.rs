@@ -1,0 +1,169 @@
+//! Requests and answers of more than one key.
+
+use super::answer::{Error, Reply};
+use super::options;
+use crate::{Cache, Cause, KeyCursor, Stats};
+
+/// An answer ends once it is longer than this.
+const ENOUGH: usize = 16 << 20;
+
+const ABSENT: u32 = u32::MAX;
+
+/// Reads a request; whatever runs beyond it is malformed.
+pub(crate) struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    pub(crate) fn bytes(&mut self, len: usize) -> Result<&'a [u8], Error> {
+        let (bytes, rest) =
+            self.0.split_at_checked(len).ok_or_else(|| Error::malformed("the request ends before what it announces"))?;
+        self.0 = rest;
+        Ok(bytes)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Error> {
+        self.bytes(N)?.try_into().map_err(|_| Error::malformed("the request ends early"))
+    }
+
+    pub(crate) fn u32(&mut self) -> Result<u32, Error> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    pub(crate) fn u64(&mut self) -> Result<u64, Error> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    pub(crate) fn rest(self) -> &'a [u8] {
+        self.0
+    }
+
+    fn key(&mut self) -> Result<&'a [u8], Error> {
+        let len = self.u32()?;
+        self.bytes(len as usize)
+    }
+}
+
+/// Lengths and counts that came from 32 bits, or are bounded by [`super::answer::LENGTH_LIMIT`].
+fn put(answer: &mut Vec<u8>, number: usize) {
+    answer.extend(u32::try_from(number).unwrap_or(u32::MAX).to_le_bytes());
+}
+
+fn put_bytes(answer: &mut Vec<u8>, bytes: &[u8]) {
+    put(answer, bytes.len());
+    answer.extend(bytes);
+}
+
+/// Writes a count that is only known afterwards.
+fn set_count(answer: &mut [u8], at: usize, count: u32) {
+    answer[at..at + 4].copy_from_slice(&count.to_le_bytes());
+}
+
+pub(crate) fn get_many(cache: &mut Cache, request: &[u8]) -> Result<Reply, Error> {
+    let mut reader = Reader::new(request);
+    let count = reader.u32()?;
+    let mut answer = vec![0; 4];
+    let mut answered = 0;
+    while answered < count && answer.len() <= ENOUGH {
+        match cache.get(reader.key()?) {
+            Some(value) => {
+                answer.try_reserve(value.len() + 4).map_err(|_| crate::SetError::OutOfMemory)?;
+                put_bytes(&mut answer, &value);
+            }
+            None => answer.extend(ABSENT.to_le_bytes()),
+        }
+        answered += 1;
+    }
+    set_count(&mut answer, 0, answered);
+    Ok(Reply::Bytes(answer))
+}
+
+pub(crate) fn set_many(cache: &mut Cache, request: &[u8]) -> Result<Reply, Error> {
+    let mut reader = Reader::new(request);
+    let count = reader.u32()?;
+    let mut stored: u32 = 0;
+    let mut code = 0;
+    while stored < count {
+        let (key, value, weight, _) = (reader.u32()?, reader.u32()?, reader.u32()?, reader.u32()?);
+        let (ttl, tti) = (reader.u64()?, reader.u64()?);
+        let (key, value) = (reader.bytes(key as usize)?, reader.bytes(value as usize)?);
+        if let Err(error) = cache.set(key, value, &options(weight, ttl, tti)) {
+            code = Error::from(error).code();
+            break;
+        }
+        stored += 1;
+    }
+    Ok(Reply::Bytes([stored.to_le_bytes(), code.to_le_bytes()].concat()))
+}
+
+pub(crate) fn remove_many(cache: &mut Cache, request: &[u8]) -> Result<Reply, Error> {
+    let mut reader = Reader::new(request);
+    let mut removed = 0;
+    for _ in 0..reader.u32()? {
+        removed += u32::from(cache.remove(reader.key()?).is_some());
+    }
+    Ok(Reply::Yes(removed))
+}
+
+/// Up to `limit` keys, and whether the walk is over.
+pub(crate) fn keys(cache: &mut Cache, cursor: &mut KeyCursor, limit: u32) -> (Vec<u8>, bool) {
+    let mut answer = vec![0; 4];
+    let mut count = 0;
+    while count < limit && answer.len() <= ENOUGH {
+        let Some(key) = cursor.next(cache) else { break };
+        put_bytes(&mut answer, &key);
+        count += 1;
+    }
+    set_count(&mut answer, 0, count);
+    (answer, count == 0)
+}
+
+pub(crate) fn drain(cache: &mut Cache, limit: u32) -> Vec<u8> {
+    let mut answer = vec![0; 12];
+    let mut count = 0;
+    let mut lost = 0;
+    while count < limit && answer.len() <= ENOUGH {
+        let (removals, lost_now) = cache.drain_removals(1);
+        lost += lost_now;
+        let Some(removal) = removals.first() else { break };
+        put(
+            &mut answer,
+            match removal.cause {
+                Cause::Expired => 0,
+                Cause::Explicit => 1,
+                Cause::Replaced => 2,
+                Cause::Size => 3,
+            },
+        );
+        put(&mut answer, removal.key.len());
+        put(&mut answer, removal.value.len());
+        answer.extend_from_slice(&removal.key);
+        answer.extend_from_slice(&removal.value);
+        count += 1;
+    }
+    lost += if limit == 0 { cache.drain_removals(0).1 } else { 0 };
+    answer[..8].copy_from_slice(&lost.to_le_bytes());
+    set_count(&mut answer, 8, count);
+    answer
+}
+
+pub(crate) fn stats(stats: &Stats) -> Vec<u8> {
+    [
+        stats.hits,
+        stats.misses,
+        stats.insertions,
+        stats.expired,
+        stats.explicit,
+        stats.replaced,
+        stats.size,
+        stats.removals_lost,
+        stats.entries,
+        stats.weight,
+        stats.memory_bytes,
+    ]
+    .into_iter()
+    .flat_map(u64::to_le_bytes)
+    .collect()
+}

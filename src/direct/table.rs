@@ -1,0 +1,179 @@
+//! What the direct ABI's callers name by numbers: the mailbox, the open caches, and the answer that is being read.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use super::answer::{Error, LENGTH_LIMIT, Reply};
+use crate::{Cache, KeyCursor};
+
+const CACHES: usize = 0xffff;
+const CURSORS: usize = 1024;
+/// A mailbox up to this size is kept for good.
+const KEPT_MAILBOX: usize = 64 << 10;
+
+thread_local! {
+    static GUEST: RefCell<Guest> = const { RefCell::new(Guest::new()) };
+}
+
+/// Where the caller's bytes come in.
+#[derive(Debug)]
+pub(crate) struct Mailbox(Vec<u8>);
+
+impl Mailbox {
+    /// The address of at least `size` bytes, or 0.
+    pub(crate) fn ensure(&mut self, size: usize) -> u32 {
+        if size == 0 && self.0.len() > KEPT_MAILBOX {
+            self.0 = Vec::new();
+        }
+        let size = size.max(4096);
+        if self.0.len() < size {
+            self.0 = Vec::new();
+            if self.0.try_reserve_exact(size).is_err() {
+                return 0;
+            }
+            self.0.resize(size, 0);
+        }
+        u32::try_from(self.0.as_ptr().addr()).unwrap_or(0)
+    }
+
+    fn read(&self, lengths: [usize; 2]) -> Result<(&[u8], &[u8]), Error> {
+        let [first, second] = lengths;
+        let bytes = first.checked_add(second).and_then(|end| self.0.get(..end));
+        match bytes {
+            Some(bytes) if first < LENGTH_LIMIT && second < LENGTH_LIMIT => Ok(bytes.split_at(first)),
+            _ => Err(Error::malformed("the lengths run beyond the mailbox, or are 2^30 or more")),
+        }
+    }
+}
+
+/// One open cache.
+pub(crate) struct Slot {
+    pub(crate) cache: Cache,
+    pub(crate) cursors: BTreeMap<u32, KeyCursor>,
+    last_cursor: u32,
+}
+
+impl Slot {
+    pub(crate) fn open_cursor(&mut self) -> Result<u32, Error> {
+        if self.cursors.len() >= CURSORS {
+            return Err(Error::too_many("cursors", CURSORS));
+        }
+        loop {
+            self.last_cursor = self.last_cursor.wrapping_add(1);
+            if !self.cursors.contains_key(&self.last_cursor) {
+                break;
+            }
+        }
+        let keys = self.cache.keys();
+        self.cursors.insert(self.last_cursor, keys);
+        Ok(self.last_cursor)
+    }
+}
+
+/// A place in the table; its generation tells a closed cache's handle from that of its successor.
+struct Place {
+    generation: u16,
+    slot: Option<Slot>,
+}
+
+/// All of it.
+pub(crate) struct Guest {
+    pub(crate) mailbox: Mailbox,
+    places: Vec<Place>,
+    /// Kept until the next call: the caller reads its bytes.
+    answer: Reply,
+    error: String,
+}
+
+impl Guest {
+    const fn new() -> Self {
+        Self { mailbox: Mailbox(Vec::new()), places: Vec::new(), answer: Reply::No, error: String::new() }
+    }
+
+    /// Puts a new cache into a free place, and answers its handle.
+    pub(crate) fn open(&mut self, config: usize, open: impl FnOnce(&[u8]) -> Result<Cache, Error>) -> u64 {
+        let opened = self.mailbox.read([config, 0]).and_then(|(config, _)| {
+            let index = self.places.iter().position(|place| place.slot.is_none()).unwrap_or(self.places.len());
+            if index >= CACHES {
+                return Err(Error::too_many("caches", CACHES));
+            }
+            Ok((index, open(config)?))
+        });
+        match opened {
+            Ok((index, cache)) => {
+                if index == self.places.len() {
+                    self.places.push(Place { generation: 0, slot: None });
+                }
+                let place = &mut self.places[index];
+                place.slot = Some(Slot { cache, cursors: BTreeMap::new(), last_cursor: 0 });
+                let handle = u32::from(place.generation) << 16 | u32::try_from(index + 1).unwrap_or(0);
+                Reply::Yes(handle).encode(false)
+            }
+            Err(error) => self.fail(error, false),
+        }
+    }
+
+    pub(crate) fn close(&mut self, handle: u32) -> u64 {
+        self.answer = Reply::No;
+        match self.places.get_mut(index(handle)) {
+            Some(place) if generation(handle) == place.generation && place.slot.is_some() => {
+                place.slot = None;
+                place.generation = place.generation.wrapping_add(1);
+                Reply::Yes(0).encode(false)
+            }
+            _ => self.fail(Error::handle("cache", handle), false),
+        }
+    }
+
+    pub(crate) fn error_text(&mut self) -> u64 {
+        self.answer = Reply::Bytes(self.error.clone().into_bytes());
+        self.answer.encode(false)
+    }
+
+    #[cold]
+    fn fail(&mut self, error: Error, removals_wait: bool) -> u64 {
+        let answer = error.encode(removals_wait);
+        self.error = error.text;
+        answer
+    }
+}
+
+fn index(handle: u32) -> usize {
+    ((handle & 0xffff) as usize).wrapping_sub(1)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the upper half of 32 bits")]
+fn generation(handle: u32) -> u16 {
+    (handle >> 16) as u16
+}
+
+pub(crate) fn with_guest<T>(work: impl FnOnce(&mut Guest) -> T) -> T {
+    GUEST.with_borrow_mut(work)
+}
+
+/// Runs an operation of a cache with the bytes that the mailbox holds for it, and keeps its answer for the caller.
+#[inline]
+pub(crate) fn with_slot(
+    handle: u32,
+    lengths: [u32; 2],
+    operation: impl FnOnce(&mut Slot, &[u8], &[u8]) -> Result<Reply, Error>,
+) -> u64 {
+    with_guest(|guest| {
+        let slot = match guest.places.get_mut(index(handle)) {
+            Some(Place { generation: g, slot: Some(slot) }) if *g == generation(handle) => slot,
+            _ => return guest.fail(Error::handle("cache", handle), false),
+        };
+        let result = guest
+            .mailbox
+            .read(lengths.map(|length| length as usize))
+            .and_then(|(first, second)| operation(slot, first, second));
+        let removals_wait = slot.cache.removals_wait();
+        match result {
+            Ok(reply) => {
+                guest.answer = reply;
+                guest.answer.encode(removals_wait)
+            }
+            Err(error) => guest.fail(error, removals_wait),
+        }
+    })
+}

@@ -1,0 +1,147 @@
+//! The memory limit: what an entry is charged, how that and its weight share one bound, and room for what moka needs.
+//!
+//! moka bounds one sum of weights. With a memory limit an entry's moka weight is the larger of two shares: of the
+//! capacity that its own weight takes, and of the memory that its bytes take. Since the larger shares sum up to no more
+//! than the whole, both sums stay within their bounds.
+
+use std::fmt;
+
+/// The smallest memory limit that a cache can be opened with: 1 MiB.
+pub(crate) const LEAST_LIMIT: u64 = 1 << 20;
+
+/// What an entry takes beyond its key and value bytes, in bytes, tables at their emptiest included. Measured in wasm.
+const ENTRY_OVERHEAD: u64 = 384;
+
+/// The weights are scaled to sums of about this size, which leaves room for the heaviest in 32 bits.
+const SCALE: u64 = 1 << 30;
+
+/// A single allocation of this size must be possible before an entry is stored: moka's own cannot be refused.
+const HEADROOM: usize = 512 << 10;
+
+/// How many stores may pass between two looks at the headroom.
+const LOOK_EVERY: u32 = 64;
+
+/// Entries from this size on are looked at singly, in bytes.
+pub(crate) const LARGE: usize = 32 << 10;
+
+/// Why an entry was not stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetError {
+    /// It can never fit.
+    TooLarge {
+        /// What it would take, in bytes.
+        size: u64,
+        /// What an entry may take.
+        limit: u64,
+    },
+    /// The host gives no more memory.
+    OutOfMemory,
+}
+
+impl fmt::Display for SetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLarge { size, limit } => write!(
+                f,
+                "the entry would take {size} bytes and may take {limit}: store less or raise memory_limit"
+            ),
+            Self::OutOfMemory => f.write_str("the host gives the sandbox no more memory: store less or raise its limit"),
+        }
+    }
+}
+
+/// Bytes of linear memory that the guest holds; 0 outside wasm.
+pub(crate) fn linear_memory() -> u64 {
+    #[cfg(target_family = "wasm")]
+    return (core::arch::wasm32::memory_size(0) as u64) << 16;
+    #[cfg(not(target_family = "wasm"))]
+    0
+}
+
+/// What an entry is charged against the memory limit.
+pub(crate) fn charge(key: usize, value: usize) -> u64 {
+    ENTRY_OVERHEAD + key as u64 + value as u64
+}
+
+/// The bound that a memory limit, and a capacity if there is one, make together.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Budget {
+    /// What all entries may be charged.
+    bytes: u64,
+    capacity: Option<u64>,
+    /// What all moka weights may sum up to.
+    pub(crate) max_weight: u64,
+}
+
+impl Budget {
+    /// The budget of a memory limit, of which `taken` bytes are taken by the program itself.
+    pub(crate) fn new(limit: u64, taken: u64, capacity: Option<u64>) -> Self {
+        // An eighth is left to the writes that moka has not weighed yet, a sixteenth to fragmentation.
+        let bytes = (limit.saturating_sub(taken + HEADROOM as u64 / 2)).max(LEAST_LIMIT / 8) / 16 * 13;
+        let max_weight = match capacity {
+            None => bytes.min(SCALE),
+            Some(0) => 0,
+            Some(capacity) if capacity > SCALE => SCALE,
+            Some(capacity) => SCALE / capacity * capacity,
+        };
+        Self { bytes, capacity, max_weight }
+    }
+
+    /// What a single entry may be charged: when it is set it is in memory three times for a moment, as the caller's
+    /// bytes, as the stored ones, and as those that they replace.
+    pub(crate) fn entry_limit(&self) -> u64 {
+        self.bytes / 3
+    }
+
+    /// The moka weight of an entry.
+    pub(crate) fn weigh(&self, charge: u64, weight: u32) -> u32 {
+        let share = |part: u64, whole: u64| {
+            let share = (u128::from(part) * u128::from(self.max_weight)).div_ceil(u128::from(whole.max(1)));
+            u32::try_from(share).unwrap_or(u32::MAX)
+        };
+        let of_capacity = self.capacity.map_or(0, |capacity| share(weight.into(), capacity));
+        share(charge, self.bytes).max(of_capacity)
+    }
+}
+
+/// Watches that the guest can still get memory.
+#[derive(Debug, Default)]
+pub(crate) struct Headroom {
+    stores: u32,
+}
+
+impl Headroom {
+    /// Whether an entry of this size can be stored without running out of memory on the way.
+    pub(crate) fn holds(&mut self, size: usize) -> bool {
+        self.stores += 1;
+        if size < LARGE && self.stores % LOOK_EVERY != 1 {
+            return true;
+        }
+        let Some(needed) = HEADROOM.checked_add(size) else { return false };
+        Vec::<u8>::new().try_reserve_exact(needed).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_bounds_hold_whatever_the_entries() {
+        for capacity in [None, Some(1), Some(3), Some(1000), Some(SCALE), Some(SCALE + 1), Some(u64::MAX)] {
+            let budget = Budget::new(64 << 20, 1 << 18, capacity);
+            for (charge, weight) in [(384, 1), (400, 0), (1 << 20, 7), (budget.entry_limit(), 1000)] {
+                let weighed = u64::from(budget.weigh(charge, weight));
+                let fit = budget.max_weight / weighed.max(1);
+                assert!(fit * charge <= budget.bytes, "{capacity:?} {charge}");
+                assert!(capacity.is_none_or(|c| weight == 0 || u128::from(fit) * u128::from(weight) <= c.into()));
+            }
+        }
+    }
+
+    #[test]
+    fn small_entries_leave_the_whole_capacity_to_the_weights() {
+        let budget = Budget::new(64 << 20, 1 << 18, Some(1000));
+        assert_eq!(budget.max_weight / u64::from(budget.weigh(400, 1)), 1000);
+    }
+}
