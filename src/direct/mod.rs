@@ -29,13 +29,14 @@ fn options(weight: u32, ttl: u64, tti: u64) -> EntryOptions {
 
 /// Runs an operation of a cache with the bytes that the caller wrote for it, at the caller's time.
 fn operate(
+    lane: u32,
     handle: u32,
     lengths: [u32; 2],
     now: u64,
     operation: impl FnOnce(&mut Slot, &[u8], &[u8]) -> Result<Reply, Error>,
 ) -> u64 {
     clock::advance(Source::Caller, now);
-    with_slot(handle, lengths, operation)
+    with_slot(lane, handle, lengths, operation)
 }
 
 #[unsafe(no_mangle)]
@@ -44,19 +45,19 @@ extern "C" fn moka_abi_version() -> u32 {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn moka_mailbox(size: u32) -> u32 {
-    with_guest(|guest| guest.mailbox.ensure(size as usize))
+extern "C" fn moka_mailbox(lane: u32, size: u32) -> u32 {
+    with_guest(|guest| guest.mailbox(lane, size as usize))
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn moka_error() -> u64 {
-    with_guest(table::Guest::error_text)
+extern "C" fn moka_error(lane: u32) -> u64 {
+    with_guest(|guest| guest.error_text(lane))
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn moka_open(config: u32, now: u64) -> u64 {
+extern "C" fn moka_open(lane: u32, config: u32, now: u64) -> u64 {
     clock::advance(Source::Caller, now);
-    with_guest(|guest| guest.open(config as usize, |bytes| Ok(Cache::open(read_config(bytes)?, crate::component::seed())?)))
+    with_guest(|guest| guest.open(lane, config as usize, |bytes| Ok(Cache::open(read_config(bytes)?, crate::component::seed())?)))
 }
 
 fn read_config(bytes: &[u8]) -> Result<Config, Error> {
@@ -81,23 +82,23 @@ fn read_config(bytes: &[u8]) -> Result<Config, Error> {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn moka_close(cache: u32) -> u64 {
-    with_guest(|guest| guest.close(cache))
+extern "C" fn moka_close(lane: u32, cache: u32) -> u64 {
+    with_guest(|guest| guest.close(lane, cache))
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn moka_get(cache: u32, key: u32, now: u64) -> u64 {
-    operate(cache, [key, 0], now, |slot, key, _| Ok(slot.cache.get(key).into()))
+extern "C" fn moka_get(lane: u32, cache: u32, key: u32, now: u64) -> u64 {
+    operate(lane, cache, [key, 0], now, |slot, key, _| Ok(slot.cache.get(key).into()))
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn moka_contains(cache: u32, key: u32, now: u64) -> u64 {
-    operate(cache, [key, 0], now, |slot, key, _| Ok(slot.cache.contains(key).into()))
+extern "C" fn moka_contains(lane: u32, cache: u32, key: u32, now: u64) -> u64 {
+    operate(lane, cache, [key, 0], now, |slot, key, _| Ok(slot.cache.contains(key).into()))
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn moka_set(cache: u32, key: u32, value: u32, weight: u32, ttl: u64, tti: u64, now: u64) -> u64 {
-    operate(cache, [key, value], now, |slot, key, value| {
+extern "C" fn moka_set(lane: u32, cache: u32, key: u32, value: u32, weight: u32, ttl: u64, tti: u64, now: u64) -> u64 {
+    operate(lane, cache, [key, value], now, |slot, key, value| {
         slot.cache.set(key, value, &options(weight, ttl, tti))?;
         Ok(Reply::Yes(0))
     })
@@ -105,6 +106,7 @@ extern "C" fn moka_set(cache: u32, key: u32, value: u32, weight: u32, ttl: u64, 
 
 #[unsafe(no_mangle)]
 extern "C" fn moka_get_or_insert(
+    lane: u32,
     cache: u32,
     key: u32,
     value: u32,
@@ -113,7 +115,7 @@ extern "C" fn moka_get_or_insert(
     tti: u64,
     now: u64,
 ) -> u64 {
-    operate(cache, [key, value], now, |slot, key, value| {
+    operate(lane, cache, [key, value], now, |slot, key, value| {
         Ok(match slot.cache.get_or_insert(key, value, &options(weight, ttl, tti))? {
             GetOrInsert::Inserted => Reply::Yes(0),
             GetOrInsert::Present(value) => Reply::Value(value),
@@ -122,13 +124,13 @@ extern "C" fn moka_get_or_insert(
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn moka_expire(cache: u32, key: u32, remaining: u64, now: u64) -> u64 {
-    operate(cache, [key, 0], now, |slot, key, _| Ok(slot.cache.expire(key, optional(remaining)).into()))
+extern "C" fn moka_expire(lane: u32, cache: u32, key: u32, remaining: u64, now: u64) -> u64 {
+    operate(lane, cache, [key, 0], now, |slot, key, _| Ok(slot.cache.expire(key, optional(remaining)).into()))
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn moka_remaining(cache: u32, key: u32, now: u64) -> u64 {
-    operate(cache, [key, 0], now, |slot, key, _| {
+extern "C" fn moka_remaining(lane: u32, cache: u32, key: u32, now: u64) -> u64 {
+    operate(lane, cache, [key, 0], now, |slot, key, _| {
         Ok(match slot.cache.remaining(key) {
             Life::Absent => Reply::No,
             Life::Unlimited => Reply::Yes(0),
@@ -138,54 +140,54 @@ extern "C" fn moka_remaining(cache: u32, key: u32, now: u64) -> u64 {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn moka_remove(cache: u32, key: u32, now: u64) -> u64 {
-    operate(cache, [key, 0], now, |slot, key, _| Ok(slot.cache.remove(key).into()))
+extern "C" fn moka_remove(lane: u32, cache: u32, key: u32, now: u64) -> u64 {
+    operate(lane, cache, [key, 0], now, |slot, key, _| Ok(slot.cache.remove(key).into()))
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn moka_clear(cache: u32, now: u64) -> u64 {
-    operate(cache, [0, 0], now, |slot, _, _| {
+extern "C" fn moka_clear(lane: u32, cache: u32, now: u64) -> u64 {
+    operate(lane, cache, [0, 0], now, |slot, _, _| {
         slot.cache.clear();
         Ok(Reply::Yes(0))
     })
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn moka_run_pending(cache: u32, now: u64) -> u64 {
-    operate(cache, [0, 0], now, |slot, _, _| {
+extern "C" fn moka_run_pending(lane: u32, cache: u32, now: u64) -> u64 {
+    operate(lane, cache, [0, 0], now, |slot, _, _| {
         slot.cache.run_pending_tasks();
         Ok(Reply::Yes(0))
     })
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn moka_stats(cache: u32) -> u64 {
-    with_slot(cache, [0, 0], |slot, _, _| Ok(Reply::Bytes(batch::stats(&slot.cache.stats()))))
+extern "C" fn moka_stats(lane: u32, cache: u32) -> u64 {
+    with_slot(lane, cache, [0, 0], |slot, _, _| Ok(Reply::Bytes(batch::stats(&slot.cache.stats()))))
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn moka_get_many(cache: u32, request: u32, now: u64) -> u64 {
-    operate(cache, [request, 0], now, |slot, request, _| batch::get_many(&mut slot.cache, request))
+extern "C" fn moka_get_many(lane: u32, cache: u32, request: u32, now: u64) -> u64 {
+    operate(lane, cache, [request, 0], now, |slot, request, _| batch::get_many(&mut slot.cache, request))
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn moka_set_many(cache: u32, request: u32, now: u64) -> u64 {
-    operate(cache, [request, 0], now, |slot, request, _| batch::set_many(&mut slot.cache, request))
+extern "C" fn moka_set_many(lane: u32, cache: u32, request: u32, now: u64) -> u64 {
+    operate(lane, cache, [request, 0], now, |slot, request, _| batch::set_many(&mut slot.cache, request))
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn moka_remove_many(cache: u32, request: u32, now: u64) -> u64 {
-    operate(cache, [request, 0], now, |slot, request, _| batch::remove_many(&mut slot.cache, request))
+extern "C" fn moka_remove_many(lane: u32, cache: u32, request: u32, now: u64) -> u64 {
+    operate(lane, cache, [request, 0], now, |slot, request, _| batch::remove_many(&mut slot.cache, request))
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn moka_keys(cache: u32, now: u64) -> u64 {
-    operate(cache, [0, 0], now, |slot, _, _| slot.open_cursor().map(Reply::Yes))
+extern "C" fn moka_keys(lane: u32, cache: u32, now: u64) -> u64 {
+    operate(lane, cache, [0, 0], now, |slot, _, _| slot.open_cursor().map(Reply::Yes))
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn moka_keys_next(cache: u32, cursor: u32, limit: u32, now: u64) -> u64 {
-    operate(cache, [0, 0], now, |slot, _, _| {
+extern "C" fn moka_keys_next(lane: u32, cache: u32, cursor: u32, limit: u32, now: u64) -> u64 {
+    operate(lane, cache, [0, 0], now, |slot, _, _| {
         let Some(keys) = slot.cursors.get_mut(&cursor) else { return Err(Error::handle("cursor", cursor)) };
         let (answer, over) = batch::keys(&mut slot.cache, keys, limit.max(1));
         if over {
@@ -196,21 +198,21 @@ extern "C" fn moka_keys_next(cache: u32, cursor: u32, limit: u32, now: u64) -> u
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn moka_keys_close(cache: u32, cursor: u32) -> u64 {
-    with_slot(cache, [0, 0], |slot, _, _| match slot.cursors.remove(&cursor) {
+extern "C" fn moka_keys_close(lane: u32, cache: u32, cursor: u32) -> u64 {
+    with_slot(lane, cache, [0, 0], |slot, _, _| match slot.cursors.remove(&cursor) {
         Some(_) => Ok(Reply::Yes(0)),
         None => Err(Error::handle("cursor", cursor)),
     })
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn moka_drain(cache: u32, limit: u32) -> u64 {
-    with_slot(cache, [0, 0], |slot, _, _| Ok(Reply::Bytes(batch::drain(&mut slot.cache, limit))))
+extern "C" fn moka_drain(lane: u32, cache: u32, limit: u32) -> u64 {
+    with_slot(lane, cache, [0, 0], |slot, _, _| Ok(Reply::Bytes(batch::drain(&mut slot.cache, limit))))
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn moka_lookup(cache: u32, key: u32, life: u64, now: u64) -> u64 {
-    operate(cache, [key, 0], now, |slot, key, _| {
+extern "C" fn moka_lookup(lane: u32, cache: u32, key: u32, life: u64, now: u64) -> u64 {
+    operate(lane, cache, [key, 0], now, |slot, key, _| {
         Ok(match slot.cache.lookup(key, life) {
             Lookup::Hit(value) => Reply::Value(value),
             Lookup::Lead(lease) => Reply::Yes(lease),
@@ -220,15 +222,15 @@ extern "C" fn moka_lookup(cache: u32, key: u32, life: u64, now: u64) -> u64 {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn moka_fill(cache: u32, lease: u32, value: u32, weight: u32, ttl: u64, tti: u64, now: u64) -> u64 {
-    operate(cache, [value, 0], now, |slot, value, _| {
+extern "C" fn moka_fill(lane: u32, cache: u32, lease: u32, value: u32, weight: u32, ttl: u64, tti: u64, now: u64) -> u64 {
+    operate(lane, cache, [value, 0], now, |slot, value, _| {
         if slot.cache.fill(lease, value, &options(weight, ttl, tti))? { Ok(Reply::Yes(0)) } else { Err(Error::lapsed()) }
     })
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn moka_release(cache: u32, lease: u32) -> u64 {
-    with_slot(cache, [0, 0], |slot, _, _| {
+extern "C" fn moka_release(lane: u32, cache: u32, lease: u32) -> u64 {
+    with_slot(lane, cache, [0, 0], |slot, _, _| {
         slot.cache.release(lease);
         Ok(Reply::Yes(0))
     })

@@ -1,4 +1,4 @@
-//! What the direct ABI's callers name by numbers: the mailbox, the open caches, and the answer that is being read.
+//! What the direct ABI's callers name by numbers: lanes, each a mailbox and the answer being read, and open caches.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -7,6 +7,7 @@ use super::answer::{Error, LENGTH_LIMIT, Reply};
 use crate::{Cache, KeyCursor};
 
 const CACHES: usize = 0xffff;
+const LANES: usize = 256;
 const CURSORS: usize = 1024;
 /// A mailbox up to this size is kept for good.
 const KEPT_MAILBOX: usize = 64 << 10;
@@ -46,6 +47,33 @@ impl Mailbox {
     }
 }
 
+/// One way in and out; what is under way on one is not disturbed by calls on another.
+struct Lane {
+    mailbox: Mailbox,
+    /// Kept until the next call: the caller reads its bytes.
+    answer: Reply,
+    error: String,
+}
+
+impl Lane {
+    const fn new() -> Self {
+        Self { mailbox: Mailbox(Vec::new()), answer: Reply::No, error: String::new() }
+    }
+
+    #[inline]
+    fn reply(&mut self, reply: Reply, removals_wait: bool) -> u64 {
+        self.answer = reply;
+        self.answer.encode(removals_wait)
+    }
+
+    #[cold]
+    fn fail(&mut self, error: Error, removals_wait: bool) -> u64 {
+        let answer = error.encode(removals_wait);
+        self.error = error.text;
+        answer
+    }
+}
+
 /// One open cache.
 pub(crate) struct Slot {
     pub(crate) cache: Cache,
@@ -78,63 +106,72 @@ struct Place {
 
 /// All of it.
 pub(crate) struct Guest {
-    pub(crate) mailbox: Mailbox,
+    lanes: Vec<Lane>,
     places: Vec<Place>,
-    /// Kept until the next call: the caller reads its bytes.
-    answer: Reply,
-    error: String,
 }
 
 impl Guest {
     const fn new() -> Self {
-        Self { mailbox: Mailbox(Vec::new()), places: Vec::new(), answer: Reply::No, error: String::new() }
+        Self { lanes: Vec::new(), places: Vec::new() }
+    }
+
+    /// The lane of that number; the last there may be if the number is too high, so that every call has one.
+    fn lane(&mut self, lane: u32) -> &mut Lane {
+        let index = (lane as usize).min(LANES - 1);
+        if self.lanes.len() <= index {
+            self.lanes.resize_with(index + 1, Lane::new);
+        }
+        &mut self.lanes[index]
+    }
+
+    /// The address of at least `size` bytes, or 0.
+    pub(crate) fn mailbox(&mut self, lane: u32, size: usize) -> u32 {
+        if lane as usize >= LANES { 0 } else { self.lane(lane).mailbox.ensure(size) }
     }
 
     /// Puts a new cache into a free place, and answers its handle.
-    pub(crate) fn open(&mut self, config: usize, open: impl FnOnce(&[u8]) -> Result<Cache, Error>) -> u64 {
-        let opened = self.mailbox.read([config, 0]).and_then(|(config, _)| {
-            let index = self.places.iter().position(|place| place.slot.is_none()).unwrap_or(self.places.len());
+    pub(crate) fn open(
+        &mut self,
+        lane: u32,
+        config: usize,
+        open: impl FnOnce(&[u8]) -> Result<Cache, Error>,
+    ) -> u64 {
+        let index = self.places.iter().position(|place| place.slot.is_none()).unwrap_or(self.places.len());
+        let opened = self.lane(lane).mailbox.read([config, 0]).and_then(|(config, _)| {
             if index >= CACHES {
                 return Err(Error::too_many("caches", CACHES));
             }
-            Ok((index, open(config)?))
+            open(config)
         });
         match opened {
-            Ok((index, cache)) => {
+            Ok(cache) => {
                 if index == self.places.len() {
                     self.places.push(Place { generation: 0, slot: None });
                 }
                 let place = &mut self.places[index];
                 place.slot = Some(Slot { cache, cursors: BTreeMap::new(), last_cursor: 0 });
                 let handle = u32::from(place.generation) << 16 | u32::try_from(index + 1).unwrap_or(0);
-                Reply::Yes(handle).encode(false)
+                self.lane(lane).reply(Reply::Yes(handle), false)
             }
-            Err(error) => self.fail(error, false),
+            Err(error) => self.lane(lane).fail(error, false),
         }
     }
 
-    pub(crate) fn close(&mut self, handle: u32) -> u64 {
-        self.answer = Reply::No;
+    pub(crate) fn close(&mut self, lane: u32, handle: u32) -> u64 {
         match self.places.get_mut(index(handle)) {
             Some(place) if generation(handle) == place.generation && place.slot.is_some() => {
                 place.slot = None;
                 place.generation = place.generation.wrapping_add(1);
-                Reply::Yes(0).encode(false)
+                self.lane(lane).reply(Reply::Yes(0), false)
             }
-            _ => self.fail(Error::handle("cache", handle), false),
+            _ => self.lane(lane).fail(Error::handle("cache", handle), false),
         }
     }
 
-    pub(crate) fn error_text(&mut self) -> u64 {
-        self.answer = Reply::Bytes(self.error.clone().into_bytes());
-        self.answer.encode(false)
-    }
-
-    #[cold]
-    fn fail(&mut self, error: Error, removals_wait: bool) -> u64 {
-        let answer = error.encode(removals_wait);
-        self.error = error.text;
-        answer
+    pub(crate) fn error_text(&mut self, lane: u32) -> u64 {
+        let lane = self.lane(lane);
+        let text = std::mem::take(&mut lane.error).into_bytes();
+        lane.reply(Reply::Bytes(text), false)
     }
 }
 
@@ -151,29 +188,29 @@ pub(crate) fn with_guest<T>(work: impl FnOnce(&mut Guest) -> T) -> T {
     GUEST.with_borrow_mut(work)
 }
 
-/// Runs an operation of a cache with the bytes that the mailbox holds for it, and keeps its answer for the caller.
+/// Runs an operation of a cache with the bytes that the lane's mailbox holds for it, and keeps its answer there.
 #[inline]
 pub(crate) fn with_slot(
+    lane: u32,
     handle: u32,
     lengths: [u32; 2],
     operation: impl FnOnce(&mut Slot, &[u8], &[u8]) -> Result<Reply, Error>,
 ) -> u64 {
     with_guest(|guest| {
+        guest.lane(lane);
+        let lane = &mut guest.lanes[(lane as usize).min(LANES - 1)];
         let slot = match guest.places.get_mut(index(handle)) {
             Some(Place { generation: g, slot: Some(slot) }) if *g == generation(handle) => slot,
-            _ => return guest.fail(Error::handle("cache", handle), false),
+            _ => return lane.fail(Error::handle("cache", handle), false),
         };
-        let result = guest
+        let result = lane
             .mailbox
             .read(lengths.map(|length| length as usize))
             .and_then(|(first, second)| operation(slot, first, second));
         let removals_wait = slot.cache.removals_wait();
         match result {
-            Ok(reply) => {
-                guest.answer = reply;
-                guest.answer.encode(removals_wait)
-            }
-            Err(error) => guest.fail(error, removals_wait),
+            Ok(reply) => lane.reply(reply, removals_wait),
+            Err(error) => lane.fail(error, removals_wait),
         }
     })
 }

@@ -1,0 +1,131 @@
+# `make help` lists the commands. The first run of one fetches and builds what it needs, which takes minutes; later runs do
+# only what changed. Tools go to .tools, Python packages to .venv, everything else that is built to target.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+MAKEFLAGS += --no-builtin-rules
+
+# The versions that this is built and tested with; Rust's is in rust-toolchain.toml.
+CARGO_COMPONENT := 0.21.1
+WAC := 0.12.0
+WASM_TOOLS := 1.263.0
+
+STAMPS := target/stamps
+COMPONENT := host-python/src/moka_wasm/moka_cache.wasm
+GUEST := Cargo.toml Cargo.lock build.rs rust-toolchain.toml $(shell find src wit -type f ! -name bindings.rs)
+PACKAGE := host-python/pyproject.toml host-python/setup.py $(shell find host-python/src -name '*.py')
+
+.PHONY: help run test lint fmt bench wheel component clean
+.PHONY: test-wit test-rust test-rust-in-wasm test-imports test-python test-wheel test-host-rust test-plugin test-node test-readme test-reproducible
+
+help: ## this list
+	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 16
+
+run: component .venv/run ## build everything and run the example program
+	.venv/bin/python host-python/examples/quickstart.py
+
+# The cheap and general checks come first, those that need what others build later.
+test: lint test-wit test-rust test-rust-in-wasm component test-imports test-python test-wheel test-host-rust test-plugin test-node test-readme test-reproducible ## every test and every check, of every language
+	@echo "make test: all passed"
+
+lint: .tools/rust.env .venv/run .venv/test .venv/lint ## formatting, lints and types, of every language
+	scripts/lint
+
+fmt: .tools/rust.env .venv/lint ## format every language
+	scripts/rust cargo fmt --all
+	.venv/bin/ruff format --config host-python/pyproject.toml host-python scripts $(wildcard benches)
+	.venv/bin/ruff check --fix --config host-python/pyproject.toml host-python scripts $(wildcard benches)
+
+bench: component .venv/run .venv/bench ## measure, with other caches in the same run
+	.venv/bin/python benches/run.py
+
+wheel: $(STAMPS)/wheel ## dist/moka_wasm-*.whl, which carries the component
+
+component: $(COMPONENT)
+
+clean: ## remove what was built (.tools, which takes longest, stays)
+	rm -rf target .venv dist host-python/build host-python/src/*.egg-info $(COMPONENT) src/bindings.rs
+
+# The parts of make test.
+
+test-wit: .tools/wasm-tools-$(WASM_TOOLS)
+	scripts/check-wit
+
+test-rust: .tools/rust.env
+	scripts/rust cargo test --locked --package moka-cache --no-default-features
+
+test-rust-in-wasm: .tools/rust.env .venv/run
+	CARGO_TARGET_WASM32_WASIP1_RUNNER="$(CURDIR)/.venv/bin/python $(CURDIR)/scripts/run_wasi_test.py" \
+	  scripts/rust --wasm cargo test --locked --package moka-cache --no-default-features --target wasm32-wasip1
+
+test-imports: $(COMPONENT) .tools/wasm-tools-$(WASM_TOOLS)
+	scripts/check-imports
+
+test-python: $(COMPONENT) .venv/run .venv/test
+	.venv/bin/python -m pytest host-python
+
+test-wheel: $(STAMPS)/wheel
+	scripts/check-wheel
+	scripts/test-python-versions
+
+test-host-rust: $(COMPONENT)
+	cd host-rust && ../scripts/rust cargo test --locked --package moka-cache-host
+
+test-plugin: $(COMPONENT) .tools/cargo-component-$(CARGO_COMPONENT) .tools/wac-$(WAC) .tools/wasm-tools-$(WASM_TOOLS)
+	scripts/check-plugin
+
+test-node: $(COMPONENT) $(STAMPS)/node
+	cd host-node && npm test
+
+test-readme: $(COMPONENT) .venv/run
+	.venv/bin/python scripts/check_readme.py README.md
+
+test-reproducible: $(STAMPS)/reproducible
+
+# What the commands need.
+
+$(COMPONENT): $(GUEST) scripts/build-component | .tools/cargo-component-$(CARGO_COMPONENT)
+	scripts/build-component
+	touch $@
+
+$(STAMPS)/reproducible: $(COMPONENT) scripts/check-reproducible
+	scripts/check-reproducible
+	mkdir -p $(@D) && touch $@
+
+$(STAMPS)/wheel: $(COMPONENT) $(PACKAGE) | .venv/run
+	scripts/build-wheel
+	mkdir -p $(@D) && touch $@
+
+$(STAMPS)/node: host-node/package.json host-node/package-lock.json
+	cd host-node && npm ci --no-audit --no-fund
+	mkdir -p $(@D) && touch $@
+
+.tools/rust.env: rust-toolchain.toml scripts/find-rust scripts/wasi-target-from-debian
+	scripts/find-rust
+
+.tools/cargo-component-$(CARGO_COMPONENT): | .tools/rust.env
+	scripts/install-tool cargo-component $(CARGO_COMPONENT) cargo-component
+	touch $@
+
+.tools/wac-$(WAC): | .tools/rust.env
+	scripts/install-tool wac-cli $(WAC) wac --no-default-features
+	touch $@
+
+.tools/wasm-tools-$(WASM_TOOLS): | .tools/rust.env
+	scripts/install-tool wasm-tools $(WASM_TOOLS) wasm-tools
+	touch $@
+
+.venv/bin/python:
+	"$$(scripts/find-python)" -m venv .venv
+
+# The package itself is installed in place: changes of its sources need no new installation.
+.venv/run: host-python/requirements-run.txt host-python/pyproject.toml host-python/setup.py | .venv/bin/python
+	.venv/bin/python -m pip install --quiet --require-hashes -r $<
+	.venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable host-python
+	touch $@
+
+.venv/test .venv/lint .venv/bench: .venv/%: host-python/requirements-%.txt | .venv/bin/python
+	.venv/bin/python -m pip install --quiet --require-hashes -r $<
+	touch $@

@@ -1,0 +1,113 @@
+"""Arguments of the public API, checked and turned into what a channel takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from ._errors import ConfigError
+
+NANOSECONDS = 1_000_000_000
+# The longest duration of the direct ABI, 584 years: 2**64 - 1 stands for none.
+_LONGEST = 2**64 - 2
+# Beyond this many seconds a duration is refused, as in moka-py, whose durations are Rust's.
+_SECONDS_LIMIT = 2.0**64
+_HEAVIEST = 2**32 - 1
+_COUNT_LIMIT = 2**64 - 1
+
+
+def nanoseconds(name: str, duration: float | timedelta | None) -> int | None:
+    """A duration in seconds, or as a timedelta, in nanoseconds.
+
+    Args:
+        name: The argument's name, for the error's text.
+        duration: ``None`` for none.
+
+    Raises:
+        ConfigError: It is not positive and finite, or is 2**64 seconds or more.
+        TypeError: It is no number.
+    """
+    if duration is None:
+        return None
+    seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
+    if not isinstance(seconds, (int, float)):
+        raise TypeError(f"{name} must be seconds (int or float), a timedelta or None, got {type(duration).__name__}")
+    if not math.isfinite(seconds) or seconds <= 0:
+        raise ConfigError(f"{name} must be positive and finite, in seconds, got {duration!r}: use None for no limit")
+    if seconds >= _SECONDS_LIMIT:
+        raise ConfigError(f"{name} is out of range: {duration!r} seconds; use None for no limit")
+    if isinstance(duration, timedelta):
+        exact = ((duration.days * 86_400 + duration.seconds) * 1_000_000 + duration.microseconds) * 1_000
+    else:
+        exact = duration * NANOSECONDS if isinstance(duration, int) else int(duration * NANOSECONDS)
+    return min(max(exact, 1), _LONGEST)
+
+
+def capacity(value: int | None) -> int | None:
+    """The bound on the total weight.
+
+    Raises:
+        ConfigError: It is negative or 2**64 - 1 or more.
+        TypeError: It is no integer.
+    """
+    return _count("capacity", value)
+
+
+def memory_limit(value: int | None) -> int | None:
+    """The bound on the guest's memory, in bytes; the guest says what is too little.
+
+    Raises:
+        ConfigError: It is negative or 2**64 - 1 or more.
+        TypeError: It is no integer.
+    """
+    return _count("memory_limit", value)
+
+
+def _count(name: str, value: int | None) -> int | None:
+    if value is None:
+        return None
+    if not isinstance(value, int):
+        raise TypeError(f"{name} must be an int or None, got {type(value).__name__}")
+    if not 0 <= value < _COUNT_LIMIT:
+        raise ConfigError(f"{name} must be at least 0 and below 2**64 - 1, got {value}: use None for no bound")
+    return value
+
+
+def policy(value: str) -> str:
+    """The name of a policy.
+
+    Raises:
+        ConfigError: There is no such policy.
+    """
+    if value not in ("tiny_lfu", "lru"):
+        raise ConfigError(f"policy must be 'tiny_lfu' or 'lru', got {value!r}")
+    return value
+
+
+def weight(value: Any) -> int:
+    """What a weigher answered, as a weight: what is above 2**32 - 1 counts as that.
+
+    Raises:
+        ConfigError: It is negative.
+        TypeError: It is no integer.
+    """
+    if not isinstance(value, int):
+        raise TypeError(f"the weigher must return an int, got {type(value).__name__}")
+    if value < 0:
+        raise ConfigError(f"the weigher must return a non-negative int, got {value}")
+    return min(int(value), _HEAVIEST)
+
+
+def clock(seconds: Callable[[], float] | None) -> Callable[[], int] | None:
+    """A clock in seconds, as one in nanoseconds."""
+    if seconds is None:
+        return None
+    if not callable(seconds):
+        raise TypeError(f"clock must be a callable that returns seconds, got {type(seconds).__name__}")
+
+    def nanoseconds() -> int:
+        return int(seconds() * NANOSECONDS) & _COUNT_LIMIT
+
+    return nanoseconds

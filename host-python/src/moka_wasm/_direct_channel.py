@@ -1,0 +1,550 @@
+"""The channel over the direct ABI, in pure Python: the one place of this package that knows the ABI.
+
+The ABI is documented beside the guest's source, in ``src/direct/ABI.md``. Every operation takes a lane of the guest for
+itself, writes its bytes into the lane's mailbox, makes one call of ``wasmtime_func_call_unchecked`` and reads the answer.
+
+The call holds the GIL, so that no other thread can be inside the sandbox; whatever runs between the bytecodes of an
+operation (another thread, a signal handler, a finalizer) uses another lane, and a fork finds nobody inside. Where there
+is no GIL a lock is held for the time of the call; nothing but the guest runs meanwhile, so it cannot be asked for twice.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, Union
+
+from ._channel import UNLIMITED, CacheConfig, Counters, Entry, Removal
+from ._errors import (
+    ClosedError,
+    ConfigError,
+    EntryTooLargeError,
+    GuestMemoryError,
+    IncompatibleComponentError,
+    MokaError,
+    SandboxError,
+)
+from ._sandbox import Sandbox, call_unchecked_address, take_error
+
+ABI_VERSION: Final = 1
+
+_NONE: Final = 2**64 - 1
+_LANES: Final = 256
+_KEY_PAGE: Final = 1024
+
+# The upper half of an answer: flags, and a length or a kind.
+_NO_BYTES: Final = 1 << 31
+_REMOVALS_WAIT: Final = 1 << 30
+_LENGTH: Final = _REMOVALS_WAIT - 1
+_NO, _YES, _ERROR = 0, 1, 2
+
+_LENGTH_LIMIT: Final = 1 << 30
+# A mailbox of this size is kept; a larger one is given back after use.
+_MAILBOX: Final = 65536
+# Argument slots of a lane, and behind them the place for wasmtime's pointer to a trap.
+_SLOTS: Final = 8
+_TRAP: Final = 2 * _SLOTS
+
+_CONFIG = struct.Struct("<QQQQII")
+_COUNT = struct.Struct("<I")
+_SET = struct.Struct("<IIIIQQ")
+_STORED = struct.Struct("<II")
+_DRAINED = struct.Struct("<QI")
+_REMOVAL = struct.Struct("<III")
+_STATS = struct.Struct("<11Q")
+_LIFE = struct.Struct("<Q")
+
+_ERRORS: Final[dict[int, type[MokaError]]] = {
+    3: ConfigError,
+    4: EntryTooLargeError,
+    5: GuestMemoryError,
+}
+_CONFIG_ERROR, _LAPSED = 3, 6
+_ABSENT: Final = 2**32 - 1
+
+_FUNCTIONS: Final = (
+    "abi_version",
+    "clear",
+    "close",
+    "contains",
+    "drain",
+    "error",
+    "expire",
+    "fill",
+    "get",
+    "get_many",
+    "get_or_insert",
+    "keys",
+    "keys_close",
+    "keys_next",
+    "lookup",
+    "mailbox",
+    "open",
+    "release",
+    "remaining",
+    "remove",
+    "remove_many",
+    "run_pending",
+    "set",
+    "set_many",
+    "stats",
+)
+
+# A function type that keeps the GIL; an interpreter without the C API has none and takes the lock.
+_PROTOTYPE: Final[Any] = getattr(ctypes, "PYFUNCTYPE", ctypes.CFUNCTYPE)(ctypes.c_int64)
+_CALLS_EXCLUDE_EACH_OTHER: Final = (
+    sys.implementation.name == "cpython"
+    and hasattr(ctypes, "PYFUNCTYPE")
+    and getattr(sys, "_is_gil_enabled", lambda: True)()
+)
+
+_Answer = Union[bytes, int, None]
+"""Bytes; the number that came with *yes*; ``None`` for *no*."""
+
+
+def _call_function() -> Callable[..., int]:
+    call: Callable[..., int] = _PROTOTYPE(call_unchecked_address())
+    if _CALLS_EXCLUDE_EACH_OTHER:
+        return call
+    lock = threading.Lock()
+
+    def locked(*arguments: object) -> int:
+        with lock:
+            return call(*arguments)
+
+    return locked
+
+
+def _refuse_call(*_: object) -> int:
+    raise SandboxError("the sandbox stopped in the middle of another operation; the cache goes on, empty")
+
+
+class _Guest:
+    """A sandbox, and the handle of the one cache in it."""
+
+    def __init__(self, memory_cap: int | None) -> None:
+        self.sandbox = Sandbox(memory_cap)
+        self.memory = self.sandbox.memory
+        self.size = self.sandbox.memory_size()
+        self.call = _call_function()
+        self.context = ctypes.c_void_p(self.sandbox.context())
+        self._functions = {name: self.sandbox.function(f"moka_{name}") for name in _FUNCTIONS}
+        self.functions = {
+            name: ctypes.c_void_p(ctypes.addressof(function)) for name, function in self._functions.items()
+        }
+        self.cache = 0
+        self.free_lanes = list(range(_LANES - 1, -1, -1))
+
+    def check(self, end: int) -> None:
+        """Makes certain that bytes up to this address are the guest's."""
+        if end > self.size:
+            self.size = self.sandbox.memory_size()
+            if end > self.size:
+                raise SandboxError(f"the guest answered bytes up to {end}, but has memory up to {self.size} only")
+
+
+class _Lane:
+    """One operation's own way in and out: a mailbox, argument slots, and prepared arguments for each function."""
+
+    __slots__ = ("__weakref__", "args", "guest", "mailbox", "number", "parameters", "raw", "room", "words")
+
+    def __init__(self, guest: _Guest) -> None:
+        try:
+            self.number = guest.free_lanes.pop()
+        except IndexError:
+            raise SandboxError(f"more than {_LANES} operations of one cache are under way at once") from None
+        self.guest = guest
+        # wasmtime_val_raw_t is 16 bytes wide, the value in its lower half.
+        self.raw = (ctypes.c_uint64 * (_TRAP + 1))()
+        self.args = memoryview(self.raw).cast("B").cast("Q")
+        self.words = memoryview(self.raw).cast("B").cast("I")
+        where = ctypes.addressof(self.raw)
+        tail = (ctypes.c_void_p(where), ctypes.c_size_t(_SLOTS), ctypes.c_void_p(where + 8 * _TRAP))
+        # Prepared ctypes objects: converting five integers for each call would take as long as the call.
+        self.parameters = {name: (guest.context, function, *tail) for name, function in guest.functions.items()}
+        self.room = 0
+        self.mailbox = guest.memory[:0]
+        self.resize(_MAILBOX)
+
+    def __del__(self) -> None:
+        # Also the lane of an operation that was interrupted comes back this way.
+        if hasattr(self, "guest"):
+            self.guest.free_lanes.append(self.number)
+
+    def call(self, name: str, *arguments: int) -> int:
+        """Calls a function, answers the upper half of its answer; the lower half is in ``words[0]``.
+
+        Raises:
+            SandboxError: It trapped; the guest is marked as broken.
+        """
+        args = self.args
+        args[0] = self.number
+        for index, argument in enumerate(arguments, 1):
+            args[2 * index] = argument
+        error = self.guest.call(*self.parameters[name])
+        if error or args[_TRAP]:
+            raise self.trapped(error)
+        return self.words[1]
+
+    def trapped(self, error: int) -> SandboxError:
+        """Marks the guest as broken; answers the exception to raise."""
+        self.guest.call = _refuse_call
+        trap, self.args[_TRAP] = self.args[_TRAP], 0
+        exception = SandboxError("the sandbox stopped in the middle of the operation; the cache goes on, empty")
+        exception.__cause__ = take_error(error, trap)
+        return exception
+
+    def resize(self, size: int) -> None:
+        """Sees to a mailbox of at least this size; 0 frees a large one."""
+        if size >= _LENGTH_LIMIT:
+            raise EntryTooLargeError(f"key and value must be shorter than {_LENGTH_LIMIT} bytes together, got {size}")
+        self.room = 0
+        self.call("mailbox", size)
+        address = self.words[0]
+        if not address:
+            raise GuestMemoryError(f"the sandbox has no memory for {size} bytes of key and value: store less")
+        self.guest.check(address + size)
+        self.mailbox = self.guest.memory[address : address + size]
+        self.room = size
+
+    def write(self, data: bytes) -> int:
+        """Puts bytes into the mailbox, answers how many."""
+        length = len(data)
+        if length > self.room:
+            self.resize(length)
+        self.mailbox[:length] = data
+        return length
+
+    def read(self, length: int) -> bytes:
+        """That many answered bytes."""
+        start = self.words[0]
+        end = start + length
+        if end > self.guest.size:
+            self.guest.check(end)
+        return self.guest.memory[start:end].tobytes()
+
+    def failure(self) -> Exception:
+        """The exception for the error that the last call answered."""
+        code = self.words[0]
+        text = self.read(self.call("error")).decode("utf-8", "replace")
+        if code == _CONFIG_ERROR:
+            text = text.partition(": ")[2]
+        return _ERRORS.get(code, SandboxError)(text)
+
+
+def _or_none(number: int | None) -> int:
+    return _NONE if number is None else number
+
+
+def _open_guest(config: CacheConfig, now: int) -> tuple[_Guest, _Lane]:
+    guest = _Guest(config.memory_limit)
+    lane = _Lane(guest)
+    lane.call("abi_version")
+    if lane.words[0] != ABI_VERSION:
+        raise IncompatibleComponentError(
+            f"the component speaks version {lane.words[0]} of the direct ABI, this package version {ABI_VERSION}: "
+            "install both from one release"
+        )
+    numbers = (config.capacity, config.ttl, config.tti, config.memory_limit)
+    policy = ("tiny_lfu", "lru").index(config.policy)
+    fields = _CONFIG.pack(*map(_or_none, numbers), policy, config.removal_log)
+    if lane.call("open", lane.write(fields + config.name.encode()), now) != _NO_BYTES | _YES:
+        raise lane.failure()
+    guest.cache = lane.words[0]
+    return guest, lane
+
+
+class DirectChannel:
+    """See :class:`~._channel.Channel`."""
+
+    def __init__(self, config: CacheConfig) -> None:
+        self._config = config
+        self._now: Callable[[], int] = config.clock or time.monotonic_ns
+        self.removals_wait = False
+        self._guest: _Guest | None = None
+        self._lanes: list[_Lane] = []
+        self._replace(None)
+
+    def _replace(self, old: _Guest | None) -> None:
+        """Puts a new, empty guest in the place of an old one, unless another thread did."""
+        guest, lane = _open_guest(self._config, self._now())
+        if self._guest is old:
+            self._guest = guest
+            # A new list: an operation that is still under way gives its lane back to the old one.
+            self._lanes = [lane]
+
+    def close(self) -> None:
+        self._guest = None
+        self._lanes = []
+
+    def _lane(self, lanes: list[_Lane]) -> _Lane:
+        try:
+            return lanes.pop()
+        except IndexError:
+            guest = self._guest
+        if guest is None:
+            raise ClosedError("the cache is closed: open a new one")
+        return _Lane(guest)
+
+    def _trapped(self, lane: _Lane, error: int) -> SandboxError:
+        exception = lane.trapped(error)
+        self._replace(lane.guest)
+        return exception
+
+    def _finish(self, lanes: list[_Lane], lane: _Lane, upper: int) -> _Answer:
+        """The answer whose upper half this is; gives the lane back."""
+        answer: _Answer = None
+        if upper & _REMOVALS_WAIT:
+            self.removals_wait = True
+        if not upper & _NO_BYTES:
+            answer = lane.read(upper & _LENGTH)
+        elif upper & _LENGTH == _YES:
+            answer = lane.words[0]
+        elif upper & _LENGTH == _ERROR:
+            error = lane.failure()
+            lanes.append(lane)
+            raise error
+        if lane.room > _MAILBOX:
+            lane.resize(0)
+        lanes.append(lane)
+        return answer
+
+    def _operate(self, name: str, data: bytes | None, *arguments: int) -> _Answer:
+        """One operation: the bytes, if it takes some, go into the mailbox and their length before the arguments."""
+        lanes = self._lanes
+        lane = self._lane(lanes)
+        guest = lane.guest
+        if data is not None:
+            arguments = (lane.write(data), *arguments)
+        try:
+            upper = lane.call(name, guest.cache, *arguments)
+        except SandboxError:
+            self._replace(guest)
+            raise
+        return self._finish(lanes, lane, upper)
+
+    def get(self, key: bytes, /) -> bytes | None:
+        # The hot path: _operate written out.
+        lanes = self._lanes
+        try:
+            lane = lanes.pop()
+        except IndexError:
+            lane = self._lane(lanes)
+        length = len(key)
+        if length > lane.room:
+            lane.resize(length)
+        lane.mailbox[:length] = key
+        guest = lane.guest
+        args = lane.args
+        args[0] = lane.number
+        args[2] = guest.cache
+        args[4] = length
+        args[6] = self._now()
+        error = guest.call(*lane.parameters["get"])
+        words = lane.words
+        upper = words[1]
+        # A trap leaves the lane's number in the slot of the answer, whose upper half is 0.
+        if error or (not upper and args[_TRAP]):
+            raise self._trapped(lane, error)
+        if upper < _REMOVALS_WAIT:
+            start = words[0]
+            end = start + upper
+            if end > guest.size:
+                guest.check(end)
+            value = guest.memory[start:end].tobytes()
+            lanes.append(lane)
+            return value
+        self._finish(lanes, lane, upper)
+        if upper & _NO_BYTES:
+            return None
+        return self.get(key)
+
+    def set(
+        self, key: bytes, value: bytes, weight: int = 1, ttl: int | None = None, tti: int | None = None, /
+    ) -> None:
+        # The other hot path.
+        lanes = self._lanes
+        try:
+            lane = lanes.pop()
+        except IndexError:
+            lane = self._lane(lanes)
+        data = key + value
+        total = len(data)
+        length = len(key)
+        if total > lane.room:
+            lane.resize(total)
+        lane.mailbox[:total] = data
+        guest = lane.guest
+        args = lane.args
+        args[0] = lane.number
+        args[2] = guest.cache
+        args[4] = length
+        args[6] = total - length
+        args[8] = weight
+        args[10] = _NONE if ttl is None else ttl
+        args[12] = _NONE if tti is None else tti
+        args[14] = self._now()
+        error = guest.call(*lane.parameters["set"])
+        upper = lane.words[1]
+        if error or (not upper and args[_TRAP]):
+            raise self._trapped(lane, error)
+        if upper == _NO_BYTES | _YES and total <= _MAILBOX:
+            lanes.append(lane)
+        else:
+            self._finish(lanes, lane, upper)
+
+    def contains(self, key: bytes, /) -> bool:
+        return self._operate("contains", key, self._now()) is not None
+
+    def get_or_insert(
+        self, key: bytes, value: bytes, weight: int = 1, ttl: int | None = None, tti: int | None = None, /
+    ) -> bytes | None:
+        answer = self._operate_entry("get_or_insert", key, value, weight, ttl, tti)
+        return answer if isinstance(answer, bytes) else None
+
+    def _operate_entry(
+        self, name: str, key: bytes, value: bytes, weight: int, ttl: int | None, tti: int | None
+    ) -> _Answer:
+        lanes = self._lanes
+        lane = self._lane(lanes)
+        guest = lane.guest
+        lane.write(key + value)
+        lengths = (len(key), len(value))
+        try:
+            upper = lane.call(name, guest.cache, *lengths, weight, _or_none(ttl), _or_none(tti), self._now())
+        except SandboxError:
+            self._replace(guest)
+            raise
+        return self._finish(lanes, lane, upper)
+
+    def expire(self, key: bytes, remaining: int | None, /) -> bool:
+        return self._operate("expire", key, _or_none(remaining), self._now()) is not None
+
+    def remaining(self, key: bytes, /) -> int | None:
+        answer = self._operate("remaining", key, self._now())
+        if isinstance(answer, bytes):
+            return int(_LIFE.unpack(answer)[0])
+        return None if answer is None else UNLIMITED
+
+    def remove(self, key: bytes, /) -> bytes | None:
+        return self._bytes(self._operate("remove", key, self._now()))
+
+    @staticmethod
+    def _bytes(answer: _Answer) -> bytes | None:
+        return answer if isinstance(answer, bytes) else None
+
+    def clear(self) -> None:
+        self._operate("clear", None, self._now())
+
+    def run_pending_tasks(self) -> None:
+        self._operate("run_pending", None, self._now())
+
+    def counters(self) -> Counters:
+        return Counters(*_STATS.unpack(self._operate("stats", None) or b""))  # type: ignore[arg-type]
+
+    def get_many(self, keys: Sequence[bytes], /) -> list[bytes | None]:
+        values: list[bytes | None] = []
+        while len(values) < len(keys):
+            answer = self._bytes(self._operate("get_many", _pack_keys(keys[len(values) :]), self._now()))
+            values += _unpack_values(answer or b"")
+        return values
+
+    def set_many(self, entries: Sequence[Entry], /) -> None:
+        parts = [_COUNT.pack(len(entries))]
+        for key, value, weight, ttl, tti in entries:
+            parts += (_SET.pack(len(key), len(value), weight, 0, _or_none(ttl), _or_none(tti)), key, value)
+        answer = self._bytes(self._operate("set_many", b"".join(parts), self._now()))
+        stored, code = _STORED.unpack(answer or b"")
+        if code:
+            # Once more by itself, for the error and its text.
+            self.set(*entries[stored])
+            self.set_many(entries[stored + 1 :])
+
+    def remove_many(self, keys: Sequence[bytes], /) -> int:
+        answer = self._operate("remove_many", _pack_keys(keys), self._now())
+        assert isinstance(answer, int)
+        return answer
+
+    def keys(self) -> Iterator[bytes]:
+        guest = self._guest
+        cursor = self._operate("keys", None, self._now())
+        assert isinstance(cursor, int)
+        return self._walk(guest, cursor)
+
+    def _walk(self, guest: _Guest | None, cursor: int) -> Iterator[bytes]:
+        over = False
+        try:
+            while not over and self._guest is guest:
+                page = self._bytes(self._operate("keys_next", None, cursor, _KEY_PAGE, self._now()))
+                keys = _unpack_keys(page or b"")
+                over = not keys
+                yield from keys
+        finally:
+            if not over and self._guest is guest and guest is not None:
+                self._operate("keys_close", None, cursor)
+
+    def drain(self, limit: int, /) -> tuple[list[Removal], int]:
+        answer = self._bytes(self._operate("drain", None, limit)) or b""
+        lost, count = _DRAINED.unpack_from(answer)
+        self.removals_wait = count == limit
+        removals = []
+        position = _DRAINED.size
+        for _ in range(count):
+            cause, key, value = _REMOVAL.unpack_from(answer, position)
+            position += _REMOVAL.size
+            removals.append(Removal(cause, answer[position : position + key], answer[position + key : position + key + value]))
+            position += key + value
+        return removals, lost
+
+    def lookup(self, key: bytes, lease_life: int, /) -> bytes | int | None:
+        return self._operate("lookup", key, lease_life, self._now())
+
+    def fill(
+        self, lease: int, value: bytes, weight: int = 1, ttl: int | None = None, tti: int | None = None, /
+    ) -> bool:
+        lanes = self._lanes
+        lane = self._lane(lanes)
+        guest = lane.guest
+        length = lane.write(value)
+        try:
+            upper = lane.call(
+                "fill", guest.cache, lease, length, weight, _or_none(ttl), _or_none(tti), self._now()
+            )
+        except SandboxError:
+            self._replace(guest)
+            raise
+        if upper & ~_REMOVALS_WAIT == _NO_BYTES | _ERROR and lane.words[0] == _LAPSED:
+            lanes.append(lane)
+            return False
+        self._finish(lanes, lane, upper)
+        return True
+
+    def release(self, lease: int, /) -> None:
+        self._operate("release", None, lease)
+
+
+def _pack_keys(keys: Sequence[bytes]) -> bytes:
+    parts = [_COUNT.pack(len(keys))]
+    for key in keys:
+        parts += (_COUNT.pack(len(key)), key)
+    return b"".join(parts)
+
+
+def _unpack_values(answer: bytes) -> Iterator[bytes | None]:
+    position = _COUNT.size
+    for _ in range(_COUNT.unpack_from(answer)[0]):
+        (length,) = _COUNT.unpack_from(answer, position)
+        position += _COUNT.size
+        if length == _ABSENT:
+            yield None
+        else:
+            yield answer[position : position + length]
+            position += length
+
+
+def _unpack_keys(page: bytes) -> list[bytes]:
+    return [key for key in _unpack_values(page) if key is not None]

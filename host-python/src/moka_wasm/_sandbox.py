@@ -1,0 +1,158 @@
+"""The sandbox: wasmtime compiles, instantiates and limits the core module; nothing else of the host is let in.
+
+This module and the channel over it (``_direct_channel``) are the only ones that know wasmtime.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import time
+import warnings
+from typing import Any
+
+import wasmtime
+from wasmtime import _ffi as ffi
+
+from ._component_file import component, core_module
+from ._errors import GuestMemoryError, IncompatibleComponentError
+
+_RANDOM = ("wasi:random/random@0.2.0", "get-random-u64")
+_CLOCK = ("wasi:clocks/monotonic-clock@0.2.0", "now")
+# Bookkeeping of the component face, which the direct ABI never calls.
+_UNUSED = "[export]moka:cache/cache@0.1.0"
+
+_ADDRESS_SPACE = 1 << 32
+
+
+def new_engine(**options: Any) -> wasmtime.Engine:
+    """An engine that keeps compiled code in wasmtime's own cache, in a folder of the user, from process to process."""
+
+    def config() -> wasmtime.Config:
+        config = wasmtime.Config()
+        # A linear memory that never moves: its address is asked for once. wasmtime reserves address space, not memory.
+        config.memory_may_move = False
+        config.memory_reservation = _ADDRESS_SPACE
+        # Compiling threads would not outlive a fork, and be waited for in the child.
+        config.parallel_compilation = False
+        for name, value in options.items():
+            setattr(config, name, value)
+        return config
+
+    cached = config()
+    try:
+        cached.cache = True
+    except wasmtime.WasmtimeError:
+        # No home folder, or one that cannot be written: every process compiles for itself.
+        cached = config()
+    return wasmtime.Engine(cached)
+
+
+@functools.cache
+def engine() -> wasmtime.Engine:
+    """The process's engine."""
+    return new_engine()
+
+
+@functools.cache
+def _module() -> wasmtime.Module:
+    core = core_module(component())
+    try:
+        return wasmtime.Module(engine(), core)
+    except wasmtime.WasmtimeError as error:
+        raise IncompatibleComponentError(f"wasmtime does not accept the component: {error}") from error
+
+
+def random_u64() -> int:
+    """What the guest keys its hash with."""
+    return int.from_bytes(os.urandom(8), "little", signed=True)
+
+
+def _refuse(*_: object) -> None:
+    raise AssertionError("the component face is not to be called by way of the direct ABI")
+
+
+@functools.cache
+def _linker() -> wasmtime.Linker:
+    linker = wasmtime.Linker(engine())
+    for wanted in _module().imports:
+        name = (wanted.module, wanted.name or "")
+        kind = wanted.type
+        if not isinstance(kind, wasmtime.FuncType):
+            raise IncompatibleComponentError(f"the component imports {name}, which is no function: install it anew")
+        if name == _RANDOM:
+            linker.define_func(*name, kind, random_u64)
+        elif name == _CLOCK:
+            linker.define_func(*name, kind, time.monotonic_ns)
+        elif name[0] == _UNUSED:
+            linker.define_func(*name, kind, _refuse)
+        else:
+            raise IncompatibleComponentError(f"the component asks for {name}, which it is not given: install it anew")
+    return linker
+
+
+class Sandbox:
+    """One instance of the core module, in a store of its own: a trap in it harms no other.
+
+    Args:
+        memory_cap: The most bytes of linear memory it may grow to; ``None`` for the 4 GiB of its address space.
+    """
+
+    def __init__(self, memory_cap: int | None) -> None:
+        self.store = wasmtime.Store(engine())
+        if memory_cap is not None:
+            self.store.set_limits(memory_size=memory_cap)
+        try:
+            instance = _linker().instantiate(self.store, _module())
+        except wasmtime.WasmtimeError as error:
+            raise GuestMemoryError(f"the sandbox cannot be set up: {error}") from error
+        self._exports = instance.exports(self.store)
+        memory = self._exports["memory"]
+        assert isinstance(memory, wasmtime.Memory)
+        self._memory = memory
+        base = ctypes.addressof(memory.data_ptr(self.store).contents)
+        space = (ctypes.c_ubyte * _ADDRESS_SPACE).from_address(base)
+        self.memory = memoryview(space).cast("B")
+        """All of the guest's address space. What lies beyond :meth:`memory_size` must not be touched."""
+
+    def memory_size(self) -> int:
+        """Bytes of linear memory now."""
+        return int(self._memory.data_len(self.store))
+
+    def context(self) -> int:
+        """The address of the ``wasmtime_context_t``."""
+        return _address(self.store._context())
+
+    def function(self, name: str) -> ctypes.Structure:
+        """The ``wasmtime_func_t`` of an exported function."""
+        function = self._exports.get(name)
+        if not isinstance(function, wasmtime.Func):
+            raise IncompatibleComponentError(f"the component does not export {name}: install it anew")
+        return function._func  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        """Gives its memory back."""
+        self.store.close()
+
+
+def _address(pointer: Any) -> int:
+    return ctypes.cast(pointer, ctypes.c_void_p).value or 0
+
+
+def call_unchecked_address() -> int:
+    """The address of ``wasmtime_func_call_unchecked`` in the library that wasmtime-py has loaded."""
+    return _address(ffi.dll.wasmtime_func_call_unchecked)
+
+
+def take_error(error: int | None, trap: int | None) -> BaseException:
+    """What wasmtime reported, as its own exception; it is freed with it."""
+    if trap:
+        pointer = ctypes.cast(trap, ctypes.POINTER(ffi.wasm_trap_t))
+        return wasmtime.Trap._from_ptr(pointer)
+    pointer_to_error = ctypes.cast(error or 0, ctypes.POINTER(ffi.wasmtime_error_t))
+    return wasmtime.WasmtimeError._from_ptr(pointer_to_error)
+
+
+if not hasattr(ffi.dll, "wasmtime_func_call_unchecked"):  # pragma: no cover
+    warnings.warn("this version of wasmtime is not known to moka_wasm: pin the range of its metadata", stacklevel=2)

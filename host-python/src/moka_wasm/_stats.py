@@ -1,0 +1,42 @@
+"""What a cache counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class CacheStats:
+    """Counters since the cache was opened, and its size now."""
+
+    hits: int
+    """Lookups that found a live entry."""
+    misses: int
+    """Lookups that did not."""
+    insertions: int
+    """Values stored, new and overwriting."""
+    expired: int
+    """Entries removed because a deadline passed."""
+    explicit: int
+    """Entries removed by ``remove``, ``clear`` and the like."""
+    replaced: int
+    """Entries whose value was overwritten."""
+    size: int
+    """Entries evicted, or not let in, for the sake of the capacity or the memory limit."""
+    entries: int
+    """Entries now; exact after ``run_pending_tasks()``."""
+    weight: int
+    """Their weights, summed up; exact after ``run_pending_tasks()``."""
+    memory_bytes: int
+    """Bytes of memory that the sandbox holds. It never shrinks."""
+
+    @property
+    def hit_ratio(self) -> float:
+        """Hits among all lookups, 0.0 before the first."""
+        lookups = self.hits + self.misses
+        return self.hits / lookups if lookups else 0.0
+
+    @property
+    def evictions(self) -> int:
+        """Entries that left by themselves: expired, or for the sake of size."""
+        return self.expired + self.size

@@ -1,0 +1,1 @@
+//! A component that keeps its results in the moka cache component.
