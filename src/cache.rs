@@ -61,24 +61,15 @@ pub enum Life {
     Limited(u64),
 }
 
-/// What moka is asked to weigh entries by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Weighing {
-    /// Every entry weighs 1. moka estimates frequencies best when it knows this.
-    Count,
-    /// Entries weigh what their options say.
-    Options,
-    /// As [`memory`] says.
-    Memory,
-}
-
 /// One cache. Its functions mean what the WIT resource of that name documents. Time is [`clock::now`], set by the caller
 /// before each call.
 pub struct Cache {
     map: Map,
     config: Config,
     hash: KeyedHash,
-    weighing: Weighing,
+    /// Whether moka tells of every entry that it removes, which makes storing dearer by half. It need not as long as no
+    /// entry has a deadline: then what moka removes by itself can only have been removed for the sake of size.
+    watched: bool,
     budget: Option<Budget>,
     headroom: Headroom,
     /// Charged for writes that moka may not have weighed yet.
@@ -102,13 +93,16 @@ impl Cache {
         config.validate()?;
         let hash = KeyedHash(seed.0, seed.1);
         let budget = config.memory_limit.map(|limit| Budget::new(limit, memory::linear_memory(), config.capacity));
-        let weighing = if budget.is_some() { Weighing::Memory } else { Weighing::Count };
+        let watched = budget.is_some()
+            || config.ttl.is_some()
+            || config.tti.is_some()
+            || config.removal_log.is_some_and(|limit| limit > 0);
         let shared = Arc::new(Shared::new(config.removal_log.unwrap_or(0)));
         Ok(Self {
-            map: build(&config, hash, weighing, budget, &shared),
+            map: build(&config, hash, watched, budget, &shared),
             config,
             hash,
-            weighing,
+            watched,
             budget,
             headroom: Headroom::default(),
             unweighed: 0,
@@ -151,23 +145,31 @@ impl Cache {
     /// It does not fit; what was stored before stays.
     pub fn set(&mut self, key: &[u8], value: &[u8], options: &EntryOptions) -> Result<(), SetError> {
         self.keep_within_horizon();
-        self.make_room(key, value.len(), options.weight)?;
+        self.make_room_for(key, value.len(), options.weight)?;
         self.leases.end(key);
-        if options.weight != 1 && self.weighing == Weighing::Count && self.config.capacity.is_some() {
-            self.weighing = Weighing::Options;
-            self.rebuild();
+        if options.ttl.is_some() || options.tti.is_some() {
+            self.watch();
         }
         let value = Value::new(value, clock::now(), (self.config.ttl, self.config.tti), options);
         self.insertions += 1;
         self.inserted_weight += u64::from(options.weight);
-        if self.config.capacity == Some(0) {
-            // moka drops it without a word.
-            self.map.invalidate(key);
-            self.shared.report(Arc::new(Key::from(key)), value, Cause::Size);
+        if self.config.capacity.is_some_and(|capacity| capacity == 0 || u64::from(options.weight) > capacity) {
+            self.turn_away(key, value);
         } else {
             self.map.insert(Key::from(key), value);
         }
         Ok(())
+    }
+
+    /// Stores a value and removes it at once, as it is heavier than the capacity. moka does that for new keys; when one
+    /// is overwritten it would evict all others first.
+    #[cold]
+    fn turn_away(&mut self, key: &[u8], value: Value) {
+        let key = Arc::new(Key::from(key));
+        if let Some(replaced) = self.shared.removing(Mode::Ignore, || self.map.remove(&**key)) {
+            self.shared.report(Arc::clone(&key), replaced, Cause::Replaced);
+        }
+        self.shared.report(key, value, Cause::Size);
     }
 
     /// Stores a value unless there is a live one.
@@ -192,6 +194,7 @@ impl Cache {
         let deadline = remaining.map_or(NEVER, |life| clock::now().saturating_add(life).min(NEVER - 1));
         let Some(value) = self.shared.touching(Touch::Expire(deadline), || self.map.get(key)) else { return false };
         if value.expires() != deadline {
+            self.watch();
             // It has nowhere to note a deadline: an entry with the same bytes that has takes its place.
             let value = value.with_deadline(deadline);
             self.shared.removing(Mode::Ignore, || self.map.insert(Key::from(key), value));
@@ -214,14 +217,24 @@ impl Cache {
         self.keep_within_horizon();
         self.leases.end(key);
         let live = self.map.contains_key(key);
-        self.map.remove(key).filter(|_| live)
+        let value = self.map.remove(key).filter(|_| live);
+        if value.is_some() && !self.watched {
+            self.shared.count_explicit(1);
+        }
+        value
     }
 
     /// Takes all entries out.
     pub fn clear(&mut self) {
+        self.keep_within_horizon();
         self.leases.clear();
-        for (key, value) in self.take_all() {
-            self.shared.report(key, value, Cause::Explicit);
+        if self.watched {
+            for (key, value) in self.take_all() {
+                self.shared.report(key, value, Cause::Explicit);
+            }
+        } else {
+            self.map.run_pending_tasks();
+            self.shared.count_explicit(self.map.entry_count());
         }
         self.start_anew();
     }
@@ -240,10 +253,11 @@ impl Cache {
 
     /// About what their weights sum up to.
     pub fn weighted_size(&self) -> u64 {
-        match self.weighing {
+        if self.budget.is_some() {
             // moka's sum is of scaled shares.
-            Weighing::Memory => self.inserted_weight.saturating_sub(self.shared.removed_weight()),
-            Weighing::Count | Weighing::Options => self.map.weighted_size(),
+            self.inserted_weight.saturating_sub(self.shared.removed_weight())
+        } else {
+            self.map.weighted_size()
         }
     }
 
@@ -256,8 +270,15 @@ impl Cache {
     }
 
     /// Counters and sizes.
-    pub fn stats(&self) -> Stats {
-        let ([expired, explicit, replaced, size], removals_lost) = self.shared.counts();
+    pub fn stats(&mut self) -> Stats {
+        self.map.run_pending_tasks();
+        let ([expired, explicit, mut replaced, mut size], removals_lost) = self.shared.counts();
+        if !self.watched {
+            // Those that were counted singly were never created, or are known not to be there any more.
+            let (created, updated) = self.shared.inserted_counts();
+            size += created.saturating_sub(explicit + replaced + self.entry_count());
+            replaced += updated;
+        }
         Stats {
             hits: self.hits,
             misses: self.misses,
@@ -308,7 +329,17 @@ impl Cache {
         self.leases.redeem(lease, clock::now());
     }
 
-    fn make_room(&mut self, key: &[u8], value: usize, weight: u32) -> Result<(), SetError> {
+    /// Evicts, if there is a memory limit, so that an entry of so many bytes can be stored: before its bytes come in.
+    /// Storing it does the same, but by then a large one is in memory already.
+    ///
+    /// # Errors
+    /// It can never fit, or the host gives no more memory.
+    pub fn make_room(&mut self, size: usize) -> Result<(), SetError> {
+        self.keep_within_horizon();
+        self.make_room_for(&[], size, 0)
+    }
+
+    fn make_room_for(&mut self, key: &[u8], value: usize, weight: u32) -> Result<(), SetError> {
         if let Some(budget) = self.budget {
             let size = memory::charge(key.len(), value);
             let limit = budget.entry_limit();
@@ -356,25 +387,49 @@ impl Cache {
         }
     }
 
+    /// Has moka tell of what it removes from now on. The entries move into a moka cache that does, in no order.
+    #[inline]
+    fn watch(&mut self) {
+        if !self.watched {
+            let Stats { replaced, size, .. } = self.stats();
+            self.shared.count_unwatched(replaced, size);
+            let entries = self.take_all();
+            self.watched = true;
+            self.put_back(entries);
+        }
+    }
+
+    /// Moves the entries into a moka cache whose time begins now. The old one sees no time after its end: it would take
+    /// whatever expires later for expired.
     #[cold]
     fn rebuild(&mut self) {
-        let entries = self.take_all();
+        let end = self.origin.saturating_add(HORIZON);
+        let entries = clock::with_moka_no_later(end, || self.take_all());
+        self.put_back(entries);
+    }
+
+    /// Puts the entries that are still alive into a new moka cache.
+    fn put_back(&mut self, entries: Vec<(Arc<Key>, Value)>) {
         self.start_anew();
         let now = clock::now();
         for (key, value) in entries {
             if value.expires() <= now {
                 self.shared.report(key, value, Cause::Expired);
             } else {
-                self.map.insert(Key::clone(&key), value);
+                self.shared.removing(Mode::Ignore, || self.map.insert(Key::clone(&key), value));
             }
         }
     }
 
-    /// Empties the moka cache, by way of its listener: that alone hands over entries which have expired unseen.
+    /// Empties the moka cache. If it is watched by way of its listener: that alone hands over entries that have expired
+    /// unseen.
     fn take_all(&mut self) -> Vec<(Arc<Key>, Value)> {
+        self.map.run_pending_tasks();
+        if !self.watched {
+            return self.map.iter().collect();
+        }
         clock::with_moka_ahead(|| {
             self.shared.removing(Mode::Collect, || {
-                // What is not weighed yet may still be evicted, which is to be told apart.
                 self.map.invalidate_all();
                 self.map.run_pending_tasks();
                 while self.map.entry_count() > 0 {
@@ -386,7 +441,7 @@ impl Cache {
     }
 
     fn start_anew(&mut self) {
-        self.map = build(&self.config, self.hash, self.weighing, self.budget, &self.shared);
+        self.map = build(&self.config, self.hash, self.watched, self.budget, &self.shared);
         self.origin = clock::now();
         self.unweighed = 0;
         reclaim();
@@ -396,32 +451,31 @@ impl Cache {
 fn build(
     config: &Config,
     hash: KeyedHash,
-    weighing: Weighing,
+    watched: bool,
     budget: Option<Budget>,
     shared: &Arc<Shared>,
 ) -> Map {
-    let listener = Arc::clone(shared);
     let mut builder = moka::sync::Cache::builder()
         .name(&config.name)
         .eviction_policy(match config.policy {
             Policy::TinyLfu => EvictionPolicy::tiny_lfu(),
             Policy::Lru => EvictionPolicy::lru(),
         })
-        .expire_after(Deadlines(Arc::clone(shared)))
-        .eviction_listener(move |key, value, cause| listener.removed_by_moka(key, value, cause));
+        .expire_after(Deadlines(Arc::clone(shared)));
+    if watched {
+        let listener = Arc::clone(shared);
+        builder = builder.eviction_listener(move |key, value, cause| listener.removed_by_moka(key, value, cause));
+    }
     if let Some(capacity) = budget.map_or(config.capacity, |budget| Some(budget.max_weight)) {
         builder = builder.max_capacity(capacity);
     }
-    match (weighing, budget) {
-        (Weighing::Memory, Some(budget)) => {
-            builder = builder.weigher(move |key: &Key, value: &Value| {
-                let weigh = || budget.weigh(memory::charge(key.len(), value.len()), value.weight());
-                value.reserved().unwrap_or_else(weigh)
-            });
-        }
-        (Weighing::Options, _) => builder = builder.weigher(|_, value: &Value| value.weight()),
-        _ => {}
-    }
+    builder = match budget {
+        Some(budget) => builder.weigher(move |key: &Key, value: &Value| {
+            let weigh = || budget.weigh(memory::charge(key.len(), value.len()), value.weight());
+            value.reserved().unwrap_or_else(weigh)
+        }),
+        None => builder.weigher(|_, value: &Value| value.weight()),
+    };
     builder.build_with_hasher(hash)
 }
 

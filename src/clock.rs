@@ -41,12 +41,14 @@ struct State {
     now: u64,
     /// The last reading of each source, if there was one.
     last: [Option<u64>; 2],
+    /// Guest time as moka is to see it, where that is not `now`.
+    shown: Option<u64>,
     /// Added to [`moka_time`], in its nanoseconds.
     tick: u32,
 }
 
 thread_local! {
-    static STATE: Cell<State> = const { Cell::new(State { now: 1, last: [None; 2], tick: 0 }) };
+    static STATE: Cell<State> = const { Cell::new(State { now: 1, last: [None; 2], shown: None, tick: 0 }) };
 }
 
 /// Takes a reading of a source, in nanoseconds, and moves guest time on by what went by since its last one.
@@ -69,7 +71,7 @@ pub fn now() -> u64 {
 #[inline]
 pub fn moka_time() -> (u64, u32) {
     let state = STATE.get();
-    let (seconds, nanoseconds) = stretch(state.now);
+    let (seconds, nanoseconds) = stretch(state.shown.unwrap_or(state.now));
     (seconds, nanoseconds + state.tick)
 }
 
@@ -78,6 +80,15 @@ pub(crate) fn with_moka_ahead<T>(work: impl FnOnce() -> T) -> T {
     STATE.set(State { tick: 1, ..STATE.get() });
     let result = work();
     STATE.set(State { tick: 0, ..STATE.get() });
+    result
+}
+
+/// Runs `work` with moka's time no later than this.
+pub(crate) fn with_moka_no_later<T>(time: u64, work: impl FnOnce() -> T) -> T {
+    let state = STATE.get();
+    STATE.set(State { shown: Some(state.now.min(time)), ..state });
+    let result = work();
+    STATE.set(State { shown: None, ..STATE.get() });
     result
 }
 

@@ -139,7 +139,7 @@ impl face::GuestCache for Cache {
     }
 
     fn stats(&self) -> types::Stats {
-        self.0.borrow().stats().into()
+        self.0.borrow_mut().stats().into()
     }
 
     fn drain_removals(&self, limit: u32) -> types::Removals {

@@ -1,5 +1,8 @@
 """A cache in a few lines with the surface that the decorators need: real key encoding, pickled values, no sandbox."""
 
+# pyright: basic
+# Tests look at private state and at values of no declared type.
+
 from __future__ import annotations
 
 import pickle

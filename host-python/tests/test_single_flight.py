@@ -1,8 +1,12 @@
 """One computation a key among threads, and among asyncio tasks."""
 
+# pyright: basic
+# Tests look at private state and at values of no declared type.
+
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import os
 import sys
@@ -10,8 +14,9 @@ import threading
 import traceback
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from queue import SimpleQueue
 from types import FrameType
 from typing import Any
 
@@ -20,7 +25,7 @@ from fake_moka import FakeMoka
 
 from moka_wasm import _single_flight, _single_flight_async
 from moka_wasm._errors import RecursiveComputationError
-from moka_wasm._single_flight import Request, ThreadFlights
+from moka_wasm._single_flight import Request
 from moka_wasm._single_flight_async import TaskFlights
 
 # No test waits this long, in seconds; what hangs fails after it.
@@ -89,6 +94,16 @@ def run_async(coroutine: Any) -> Any:
     return asyncio.run(guarded())
 
 
+def drain(loop: asyncio.AbstractEventLoop) -> None:
+    """Run a loop until all its tasks have ended, while interrupts are handed on from task to task."""
+    for _ in range(1000):
+        if not asyncio.all_tasks(loop):
+            return
+        with suppress(KeyboardInterrupt):
+            loop.run_until_complete(asyncio.sleep(0))
+    raise AssertionError("a task hangs")
+
+
 # --- threads ---------------------------------------------------------------------------------------------------------
 
 
@@ -114,9 +129,13 @@ def test_a_race_of_many_keys_computes_each_once(cache: Cache) -> None:
     calls: list[int] = []
     start, threads = threading.Barrier(16), Threads()
 
+    def compute(key: int) -> int:
+        calls.append(key)
+        return key
+
     def work() -> list[int]:
         start.wait(GUARD)
-        return [cache.get_with(key, lambda: calls.append(key) or key) for key in range(50)]  # noqa: B023
+        return [cache.get_with(key, functools.partial(compute, key)) for key in range(50)]
 
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
@@ -333,7 +352,7 @@ def test_an_interrupt_stays_with_its_thread(cache: Cache, interrupt: type[BaseEx
 def test_an_interrupted_follower_leaves_no_trace(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     """An interrupt of a waiting follower ends its wait and changes nothing for the others."""
 
-    class Interrupted(_single_flight.SimpleQueue):  # type: ignore[type-arg]
+    class Interrupted(SimpleQueue[Any]):
         def get(self, block: bool = True, timeout: float | None = None) -> Any:
             raise KeyboardInterrupt
 
@@ -426,7 +445,7 @@ def test_an_interrupt_of_a_leader_with_followers_at_any_line_wakes_them(cache: C
 
         def lead() -> Any:
             with tracer.tracing():  # noqa: B023
-                return cache.get_with("k", compute)  # noqa: B023
+                return cache.get_with("k", compute)
 
         threads.start(lead)
         until(lambda: bool(cache.flights._flights) or bool(threads.results))  # noqa: B023
@@ -447,7 +466,7 @@ def test_an_interrupt_of_a_follower_at_any_line_leaves_no_trace(cache: Cache) ->
     flight = _single_flight._Flight(_single_flight._Thread())
     cache.flights._flights[key_bytes] = flight
 
-    class Answering(_single_flight.SimpleQueue):  # type: ignore[type-arg]
+    class Answering(SimpleQueue[Any]):
         def get(self, block: bool = True, timeout: float | None = None) -> Any:
             return cache._dumps(3)
 
@@ -463,7 +482,7 @@ def test_an_interrupt_of_a_follower_at_any_line_leaves_no_trace(cache: Cache) ->
 
 def test_a_call_from_a_finalizer_does_not_deadlock(cache: Cache) -> None:
     """Code that runs between two bytecodes of a flight, on its thread, may use the flights itself."""
-    results = []
+    results: list[Any] = []
 
     def tracer(frame: FrameType, event: str, arg: Any) -> Any:
         if frame.f_code.co_filename != _single_flight.__file__:
@@ -507,7 +526,7 @@ def test_a_handler_that_computes_during_a_wait_is_no_cycle(cache: Cache) -> None
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_child_process_is_not_locked_by_threads_it_does_not_have(cache: Cache) -> None:
-    """After a fork, a key that another thread was computing is free in the child, and the forking thread's own is not."""
+    """After a fork, another thread's key is free in the child; one that the forking thread computes is not."""
     if not hasattr(os, "fork"):
         return
     release, threads = threading.Event(), Threads()
@@ -580,7 +599,8 @@ def test_tasks_share_one_computation(cache: Cache) -> None:
     """Of 100 tasks that ask for one key, one starts the computation, and all get results of their own."""
 
     async def main() -> None:
-        flights, calls, gate = TaskFlights(), [], asyncio.Event()
+        flights, gate = TaskFlights(), asyncio.Event()
+        calls: list[int] = []
         tasks = [asyncio.create_task(flights.run(asked(cache, "k"), once(calls, gate))) for _ in range(100)]
         await until_async(lambda: flights.waiting(cache._encode_key("k")) == 100)
         gate.set()
@@ -597,7 +617,8 @@ def test_an_async_failure_reaches_all_and_is_not_cached(cache: Cache) -> None:
     """Every waiting task gets the exception, nothing is stored, and the next call computes again."""
 
     async def main() -> None:
-        flights, calls, gate = TaskFlights(), [], asyncio.Event()
+        flights, gate = TaskFlights(), asyncio.Event()
+        calls: list[int] = []
         tasks = [asyncio.create_task(flights.run(asked(cache, "k"), once(calls, gate, fails))) for _ in range(9)]
         await until_async(lambda: flights.waiting(cache._encode_key("k")) == 9)
         gate.set()
@@ -613,7 +634,8 @@ def test_a_cancelled_starter_leaves_the_computation_to_the_others(cache: Cache) 
     """Cancelling the caller that started the computation cancels that caller only."""
 
     async def main() -> None:
-        flights, calls, gate = TaskFlights(), [], asyncio.Event()
+        flights, gate = TaskFlights(), asyncio.Event()
+        calls: list[int] = []
         tasks = [asyncio.create_task(flights.run(asked(cache, "k"), once(calls, gate))) for _ in range(3)]
         await until_async(lambda: flights.waiting(cache._encode_key("k")) == 3)
         tasks[0].cancel()
@@ -630,7 +652,8 @@ def test_a_cancelled_follower_changes_nothing(cache: Cache) -> None:
     """Cancelling a follower cancels that follower only."""
 
     async def main() -> None:
-        flights, calls, gate = TaskFlights(), [], asyncio.Event()
+        flights, gate = TaskFlights(), asyncio.Event()
+        calls: list[int] = []
         tasks = [asyncio.create_task(flights.run(asked(cache, "k"), once(calls, gate))) for _ in range(3)]
         await until_async(lambda: flights.waiting(cache._encode_key("k")) == 3)
         tasks[2].cancel()
@@ -646,7 +669,8 @@ def test_a_computation_is_cancelled_with_its_last_caller(cache: Cache) -> None:
     """When all callers were cancelled, so is the computation, and the next call computes anew."""
 
     async def main() -> None:
-        flights, events, gate = TaskFlights(), [], asyncio.Event()
+        flights, gate = TaskFlights(), asyncio.Event()
+        events: list[str] = []
 
         async def compute() -> int:
             try:
@@ -672,7 +696,8 @@ def test_who_joins_a_cancelled_computation_computes_anew(cache: Cache) -> None:
     """A caller that comes while a cancelled computation cleans up waits for that, and then gets a result."""
 
     async def main() -> None:
-        flights, cleaned, calls = TaskFlights(), asyncio.Event(), []
+        flights, cleaned = TaskFlights(), asyncio.Event()
+        calls: list[int] = []
 
         async def compute() -> int:
             calls.append(1)
@@ -771,8 +796,7 @@ def test_a_stopped_loop_locks_no_key(cache: Cache, monkeypatch: pytest.MonkeyPat
     cache.clear()
     assert run_async(flights.run(asked(cache, "k"), five)) == 5
     task.cancel()
-    stopped.run_until_complete(asyncio.gather(task, return_exceptions=True))
-    stopped.run_until_complete(asyncio.gather(*asyncio.all_tasks(stopped), return_exceptions=True))
+    drain(stopped)
     stopped.close()
 
 
@@ -826,10 +850,12 @@ def test_a_cycle_over_tasks_is_broken(cache: Cache) -> None:
         return await asyncio.gather(asyncio.sleep(0), flights.run(asked(cache, other), lambda: compute(other, own)))
 
     async def both() -> list[Any]:
-        return await asyncio.gather(
-            flights.run(asked(cache, "a"), lambda: compute("a", "b")),
-            flights.run(asked(cache, "b"), lambda: compute("b", "a")),
-            return_exceptions=True,
+        return list(
+            await asyncio.gather(
+                flights.run(asked(cache, "a"), lambda: compute("a", "b")),
+                flights.run(asked(cache, "b"), lambda: compute("b", "a")),
+                return_exceptions=True,
+            )
         )
 
     assert [type(result) for result in run_async(both())] == [RecursiveComputationError] * 2
@@ -844,7 +870,8 @@ def test_a_task_that_outlives_its_computation_may_ask_for_the_key(cache: Cache) 
     """A task started in a computation is no longer part of it once that computation is over."""
 
     async def main() -> None:
-        flights, gate, later = TaskFlights(), asyncio.Event(), []
+        flights, gate = TaskFlights(), asyncio.Event()
+        later: list[asyncio.Task[Any]] = []
 
         async def refresh() -> Any:
             await gate.wait()
@@ -868,7 +895,8 @@ def test_a_refused_async_result_fails_for_the_starter_only() -> None:
     cache: Cache = FakeMoka(None, weigher=lambda key, value: -1)
 
     async def main() -> None:
-        flights, calls, gate = TaskFlights(), [], asyncio.Event()
+        flights, gate = TaskFlights(), asyncio.Event()
+        calls: list[int] = []
         tasks = [asyncio.create_task(flights.run(asked(cache, "k"), once(calls, gate))) for _ in range(3)]
         await until_async(lambda: flights.waiting(cache._encode_key("k")) == 3)
         gate.set()
@@ -882,7 +910,8 @@ def test_a_failure_nobody_waits_for_is_reported(cache: Cache) -> None:
     """An exception after all callers were cancelled goes to the event loop's exception handler."""
 
     async def main() -> list[Any]:
-        flights, reported, started = TaskFlights(), [], asyncio.Event()
+        flights, started = TaskFlights(), asyncio.Event()
+        reported: list[Any] = []
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.append(context["exception"]))
 
         async def compute() -> int:
@@ -947,10 +976,9 @@ def test_an_interrupt_of_async_code_at_any_line_leaves_no_key_locked(cache: Cach
 
     for _ in interrupted_runs(run_in_new_loop, _single_flight_async):
         loop = loops.pop()
-        tasks = asyncio.all_tasks(loop)
-        for task in tasks:
+        for task in asyncio.all_tasks(loop):
             task.cancel()
-        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        drain(loop)
         loop.close()
         assert flights._flights == {}
         cache.clear()

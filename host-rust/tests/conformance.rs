@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use moka_cache_host::cache::{FillError, LookupResult};
-use moka_cache_host::types::{self, Cause, ConfigField, EntryOptions, GetOrInsertResult, Policy, RemainingLife, SetError};
+use moka_cache_host::types::{
+    self, Cause, ConfigField, EntryOptions, GetOrInsertResult, Policy, RemainingLife, SetError,
+};
 use moka_cache_host::{Host, Provider, cache, component_path, instantiate};
 use wasmtime::component::{Component, ResourceAny};
 use wasmtime::{Engine, Store};
 
 #[path = "../../tests/support/conformance.rs"]
+#[macro_use]
 mod conformance;
 use conformance::{Clock, Config, Entry, Life, Lookup, Options, Refusal, Removal, Subject};
 
@@ -130,10 +133,8 @@ impl Subject for ComponentFace {
     }
 
     fn set_many(&mut self, cache: &ResourceAny, entries: &[Entry]) -> Result<(), (u32, Refusal)> {
-        let entries: Vec<_> = entries
-            .iter()
-            .map(|(key, value, options)| (key.clone(), value.clone(), entry_options(*options)))
-            .collect();
+        let entries: Vec<_> =
+            entries.iter().map(|(key, value, options)| (key.clone(), value.clone(), entry_options(*options))).collect();
         call!(self.call_set_many(*cache, &entries)).map_err(|error| (error.index, refusal(error.reason)))
     }
 
@@ -230,4 +231,4 @@ fn refusal(error: SetError) -> Refusal {
     }
 }
 
-conformance::conformance_tests!(ComponentFace);
+conformance_tests!(ComponentFace);

@@ -105,6 +105,14 @@ extern "C" fn moka_set(lane: u32, cache: u32, key: u32, value: u32, weight: u32,
 }
 
 #[unsafe(no_mangle)]
+extern "C" fn moka_make_room(lane: u32, cache: u32, size: u32, now: u64) -> u64 {
+    operate(lane, cache, [0, 0], now, |slot, _, _| {
+        slot.cache.make_room(size as usize)?;
+        Ok(Reply::Yes(0))
+    })
+}
+
+#[unsafe(no_mangle)]
 extern "C" fn moka_get_or_insert(
     lane: u32,
     cache: u32,

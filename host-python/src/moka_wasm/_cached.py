@@ -22,7 +22,7 @@ def cached(maxsize: int | None = 128, typed: bool = False, **options: Unpack[Opt
 
 
 def cached(
-    maxsize: int | None | Callable[..., Any] = 128,
+    maxsize: int | Callable[..., Any] | None = 128,
     typed: bool = False,
     *,
     ttl: Duration | None = None,
@@ -74,7 +74,7 @@ def cached(
         TypeError: If what is decorated cannot be called.
     """
     function: Any = None
-    if callable(maxsize):
+    if callable(maxsize) or isinstance(maxsize, classmethod):
         function, maxsize = maxsize, 128
     settings = Settings(
         maxsize,

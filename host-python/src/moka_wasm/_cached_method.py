@@ -26,7 +26,7 @@ def cached_method(maxsize: int | None = 128, typed: bool = False, **options: Unp
 
 
 def cached_method(
-    maxsize: int | None | Callable[..., Any] = 128,
+    maxsize: int | Callable[..., Any] | None = 128,
     typed: bool = False,
     *,
     ttl: Duration | None = None,
@@ -57,7 +57,7 @@ def cached_method(
         TypeError: If what is decorated cannot be called.
     """
     function: Any = None
-    if callable(maxsize):
+    if callable(maxsize) or isinstance(maxsize, classmethod):
         function, maxsize = maxsize, 128
     settings = Settings(
         maxsize,
@@ -102,17 +102,6 @@ class _Owner(ref[Any]):
     number: int
     keys: set[Hashable]
     sift_at: int
-
-    def __new__(cls, instance: Any, collected: Callable[[Any], None], number: int) -> _Owner:
-        self = super().__new__(cls, instance, collected)
-        self.address = id(instance)
-        self.number = number
-        self.keys = set()
-        self.sift_at = _FEW_KEYS
-        return self
-
-    def __init__(self, instance: Any, collected: Callable[[Any], None], number: int) -> None:
-        super().__init__(instance, collected)
 
 
 # Below this number of keys an instance's set is not worth sifting.
@@ -166,12 +155,14 @@ class _InstanceKeys:
 
     def _adopt(self, instance: Any) -> _Owner:
         try:
-            owner = _Owner(instance, self._collected.append, next(self._numbers))
+            owner = _Owner(instance, self._collected.append)
         except TypeError as error:
             raise UnsupportedKeyError(
                 f"a {type(instance).__qualname__} cannot be weakly referenced, which @cached_method needs: add"
                 " '__weakref__' to its __slots__, or leave it out of the key with @cached(key=methodkey)"
             ) from error
+        owner.address, owner.number = id(instance), next(self._numbers)
+        owner.keys, owner.sift_at = set(), _FEW_KEYS
         known = self._owners.setdefault(id(instance), owner)
         if known() is instance:  # another thread may have been faster
             return known

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Concatenate, Literal, NamedTuple, ParamSpec, Protocol, TypedDict, TypeVar, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Literal,
+    NamedTuple,
+    ParamSpec,
+    Protocol,
+    TypedDict,
+    TypeVar,
+    overload,
+)
 
 from ._moka import Moka
 
@@ -38,8 +49,8 @@ class CacheInfo(NamedTuple):
 class CachedFunction(Protocol[P, R_co]):
     """A function whose answers are cached.
 
-    On an instance it is an ordinary bound method. Its attributes are then those of the function, so ``cache_key`` and
-    ``cache_invalidate`` want the instance as their first argument: ``Account.balance.cache_invalidate(account, "EUR")``.
+    On an instance it is an ordinary bound method, whose attributes are the function's. ``cache_key`` and
+    ``cache_invalidate`` therefore want the instance as their first argument: ``Rates.of.cache_invalidate(rates, 1)``.
     """
 
     __name__: str
@@ -77,6 +88,8 @@ class CachedFunction(Protocol[P, R_co]):
         """Remove the entry of this call; answer whether there was one."""
         ...
 
+    # In this order: on a class; on an instance; under a staticmethod on an instance. Under a classmethod, type checkers
+    # do not bind cls: an overload for that is wrongly chosen by mypy for ordinary methods.
     @overload
     def __get__(self, instance: None, owner: type | None = None, /) -> Self: ...
 
@@ -84,6 +97,9 @@ class CachedFunction(Protocol[P, R_co]):
     def __get__(
         self: CachedFunction[Concatenate[Instance, Q], R], instance: Instance, owner: type | None = None, /
     ) -> Callable[Q, R]: ...
+
+    @overload
+    def __get__(self, instance: object, owner: type | None = None, /) -> Self: ...
 
 
 class Decorator(Protocol):

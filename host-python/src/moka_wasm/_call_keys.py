@@ -4,15 +4,16 @@ A key is made of what the cache can encode canonically. Arguments that cannot be
 into tuples that say which kind they were, so that ``[1]`` and ``(1,)`` stay apart while the order of a dict's or a
 set's members does not matter.
 
-There are two shapes, which cannot be mistaken for each other, as the first begins with no tuple:
+There are two shapes, which cannot be mistaken for each other, as nothing in the first is a tuple:
 
-* few plain arguments, the common case: the tuple of them;
-* everything else: ``((positional...), ((name, keyword)...), (types...))``.
+* plain arguments by position only, the common case: the tuple of them;
+* everything else: a tuple of the keywords' names, in order; the arguments by position; those by keyword, in the order
+  of their names; and with ``typed`` the types of all these.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from itertools import count
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -48,19 +49,24 @@ def typedmethodkey(self: Any, /, *args: Any, **kwargs: Any) -> CallKey:
 
 def call_key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> CallKey:
     """Answer ``hashkey(*args, **kwargs)`` without packing the arguments again."""
-    if not kwargs and _PLAIN.issuperset(map(type, args)):
-        return args
-    return (tuple(map(freeze, args)), _frozen_keywords(kwargs), ())
+    if not kwargs:
+        if _PLAIN.issuperset(map(type, args)):
+            return args
+        return ((), *map(freeze, args))
+    names = tuple(sorted(kwargs))
+    return (names, *map(freeze, args), *[freeze(kwargs[name]) for name in names])
 
 
 def typed_call_key(args: tuple[Any, ...], kwargs: dict[str, Any]) -> CallKey:
     """Answer ``typedkey(*args, **kwargs)`` without packing the arguments again."""
-    types = [type(value) for value in args]
-    types += [type(kwargs[name]) for name in sorted(kwargs)]
-    return (tuple(map(freeze, args)), _frozen_keywords(kwargs), tuple(map(freeze, types)))
+    names = tuple(sorted(kwargs))
+    values = (*args, *[kwargs[name] for name in names])
+    return (names, *map(freeze, values), *map(freeze, map(type, values)))
 
 
-def key_maker(typed: bool, key: Callable[..., Hashable] | None) -> Callable[[tuple[Any, ...], dict[str, Any]], Hashable]:
+def key_maker(
+    typed: bool, key: Callable[..., Hashable] | None
+) -> Callable[[tuple[Any, ...], dict[str, Any]], Hashable]:
     """Answer the function that makes keys as the decorators' ``typed`` and ``key`` say."""
     if key is None:
         return typed_call_key if typed else call_key
@@ -73,28 +79,32 @@ def freeze(value: Any) -> Hashable:
 
     Anything that is no container is answered as it is; the cache says whether it can be part of a key.
     """
-    kind = type(value)
-    if kind in _PLAIN:
-        return value  # type: ignore[no-any-return]
-    if isinstance(value, tuple):
-        return ("tuple", *map(freeze, value))
-    if isinstance(value, list):
-        return ("list", *map(freeze, value))
-    if isinstance(value, dict):
-        return ("dict", frozenset((freeze(name), freeze(item)) for name, item in value.items()))
-    if isinstance(value, set):
-        return ("set", frozenset(map(freeze, value)))
-    if isinstance(value, frozenset):
-        return ("frozenset", frozenset(map(freeze, value)))
-    if isinstance(value, bytearray):
-        return ("bytearray", bytes(value))
-    if isinstance(value, type):
-        return ("type", value.__module__, value.__qualname__, _number_of_class(value))
-    return value  # type: ignore[no-any-return]
+    kind: type[Any] = type(value)  # pyright: ignore[reportUnknownVariableType]
+    if kind not in _PLAIN:
+        freezer = _FREEZERS.get(kind)
+        if freezer is not None:
+            return freezer(value)
+        for base, freezer in _FREEZERS.items():
+            if isinstance(value, base):
+                return freezer(value)
+    plain: Hashable = value
+    return plain
 
 
-def _frozen_keywords(kwargs: dict[str, Any]) -> tuple[Hashable, ...]:
-    return tuple((name, freeze(kwargs[name])) for name in sorted(kwargs))
+def _frozen_members(members: Iterable[Any]) -> frozenset[Hashable]:
+    return frozenset(map(freeze, members))
+
+
+# What a subclass adds to its base class is no part of the key.
+_FREEZERS: dict[type[Any], Callable[[Any], CallKey]] = {
+    tuple: lambda value: ("tuple", *map(freeze, value)),
+    list: lambda value: ("list", *map(freeze, value)),
+    dict: lambda value: ("dict", frozenset((freeze(name), freeze(item)) for name, item in value.items())),
+    set: lambda value: ("set", _frozen_members(value)),
+    frozenset: lambda value: ("frozenset", _frozen_members(value)),
+    bytearray: lambda value: ("bytearray", bytes(value)),
+    type: lambda value: ("type", value.__module__, value.__qualname__, _number_of_class(value)),
+}
 
 
 _class_numbers: WeakKeyDictionary[type, int] = WeakKeyDictionary()

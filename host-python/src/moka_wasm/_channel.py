@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 CAUSES = ("expired", "explicit", "replaced", "size")
@@ -63,6 +63,15 @@ class Removal(NamedTuple):
     value: bytes
 
 
+class KeyCursor(Protocol):
+    """A walk over the keys that were live when it began."""
+
+    def next(self, limit: int, /) -> list[bytes]:
+        """Up to ``limit`` further keys that are still live; none: the walk is over."""
+
+    def close(self) -> None: ...
+
+
 class Channel(Protocol):
     """One open cache behind a sandbox's border. May be used by several threads, and again from within its own calls
     (signal handlers, finalizers).
@@ -95,7 +104,7 @@ class Channel(Protocol):
     def get_many(self, keys: Sequence[bytes], /) -> list[bytes | None]: ...
     def set_many(self, entries: Sequence[Entry], /) -> None: ...
     def remove_many(self, keys: Sequence[bytes], /) -> int: ...
-    def keys(self) -> Iterator[bytes]: ...
+    def keys(self) -> KeyCursor: ...
     def drain(self, limit: int, /) -> tuple[list[Removal], int]:
         """Up to ``limit`` removals, and how many were lost since the last call."""
 

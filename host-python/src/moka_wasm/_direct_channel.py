@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Union
 
-from ._channel import UNLIMITED, CacheConfig, Counters, Entry, Removal
+from ._channel import UNLIMITED, CacheConfig, Counters, Entry, KeyCursor, Removal
 from ._errors import (
     ClosedError,
     ConfigError,
@@ -34,7 +34,6 @@ ABI_VERSION: Final = 1
 
 _NONE: Final = 2**64 - 1
 _LANES: Final = 256
-_KEY_PAGE: Final = 1024
 
 # The upper half of an answer: flags, and a length or a kind.
 _NO_BYTES: Final = 1 << 31
@@ -43,6 +42,7 @@ _LENGTH: Final = _REMOVALS_WAIT - 1
 _NO, _YES, _ERROR = 0, 1, 2
 
 _LENGTH_LIMIT: Final = 1 << 30
+_LEAST_MEMORY: Final = 1 << 20
 # A mailbox of this size is kept; a larger one is given back after use.
 _MAILBOX: Final = 65536
 # Argument slots of a lane, and behind them the place for wasmtime's pointer to a trap.
@@ -83,6 +83,7 @@ _FUNCTIONS: Final = (
     "keys_next",
     "lookup",
     "mailbox",
+    "make_room",
     "open",
     "release",
     "remaining",
@@ -126,8 +127,11 @@ def _refuse_call(*_: object) -> int:
 class _Guest:
     """A sandbox, and the handle of the one cache in it."""
 
-    def __init__(self, memory_cap: int | None) -> None:
-        self.sandbox = Sandbox(memory_cap)
+    def __init__(self, memory_cap: int | None, now: Callable[[], int]) -> None:
+        self.limited = memory_cap is not None
+        self.now = now
+        # The guest refuses a limit below 1 MiB by itself, but needs some memory to say so.
+        self.sandbox = Sandbox(None if memory_cap is None else max(memory_cap, _LEAST_MEMORY))
         self.memory = self.sandbox.memory
         self.size = self.sandbox.memory_size()
         self.call = _call_function()
@@ -215,9 +219,16 @@ class _Lane:
         """Puts bytes into the mailbox, answers how many."""
         length = len(data)
         if length > self.room:
-            self.resize(length)
+            self.expand(length)
         self.mailbox[:length] = data
         return length
+
+    def expand(self, size: int) -> None:
+        """Sees to a mailbox of at least this size, after the guest has made room for the entry that it will hold."""
+        guest = self.guest
+        if guest.cache and guest.limited and self.call("make_room", guest.cache, size, guest.now()) & _LENGTH == _ERROR:
+            raise self.failure()
+        self.resize(size)
 
     def read(self, length: int) -> bytes:
         """That many answered bytes."""
@@ -240,8 +251,8 @@ def _or_none(number: int | None) -> int:
     return _NONE if number is None else number
 
 
-def _open_guest(config: CacheConfig, now: int) -> tuple[_Guest, _Lane]:
-    guest = _Guest(config.memory_limit)
+def _open_guest(config: CacheConfig, now: Callable[[], int]) -> tuple[_Guest, _Lane]:
+    guest = _Guest(config.memory_limit, now)
     lane = _Lane(guest)
     lane.call("abi_version")
     if lane.words[0] != ABI_VERSION:
@@ -252,7 +263,7 @@ def _open_guest(config: CacheConfig, now: int) -> tuple[_Guest, _Lane]:
     numbers = (config.capacity, config.ttl, config.tti, config.memory_limit)
     policy = ("tiny_lfu", "lru").index(config.policy)
     fields = _CONFIG.pack(*map(_or_none, numbers), policy, config.removal_log)
-    if lane.call("open", lane.write(fields + config.name.encode()), now) != _NO_BYTES | _YES:
+    if lane.call("open", lane.write(fields + config.name.encode()), now()) != _NO_BYTES | _YES:
         raise lane.failure()
     guest.cache = lane.words[0]
     return guest, lane
@@ -271,7 +282,7 @@ class DirectChannel:
 
     def _replace(self, old: _Guest | None) -> None:
         """Puts a new, empty guest in the place of an old one, unless another thread did."""
-        guest, lane = _open_guest(self._config, self._now())
+        guest, lane = _open_guest(self._config, self._now)
         if self._guest is old:
             self._guest = guest
             # A new list: an operation that is still under way gives its lane back to the old one.
@@ -336,7 +347,7 @@ class DirectChannel:
             lane = self._lane(lanes)
         length = len(key)
         if length > lane.room:
-            lane.resize(length)
+            lane.expand(length)
         lane.mailbox[:length] = key
         guest = lane.guest
         args = lane.args
@@ -358,10 +369,7 @@ class DirectChannel:
             value = guest.memory[start:end].tobytes()
             lanes.append(lane)
             return value
-        self._finish(lanes, lane, upper)
-        if upper & _NO_BYTES:
-            return None
-        return self.get(key)
+        return self._bytes(self._finish(lanes, lane, upper))
 
     def set(
         self, key: bytes, value: bytes, weight: int = 1, ttl: int | None = None, tti: int | None = None, /
@@ -376,7 +384,7 @@ class DirectChannel:
         total = len(data)
         length = len(key)
         if total > lane.room:
-            lane.resize(total)
+            lane.expand(total)
         lane.mailbox[:total] = data
         guest = lane.guest
         args = lane.args
@@ -403,6 +411,9 @@ class DirectChannel:
     def get_or_insert(
         self, key: bytes, value: bytes, weight: int = 1, ttl: int | None = None, tti: int | None = None, /
     ) -> bytes | None:
+        if len(key) + len(value) > _MAILBOX and self.contains(key):
+            # The value is not needed, so that it need not fit.
+            return self.get(key)
         answer = self._operate_entry("get_or_insert", key, value, weight, ttl, tti)
         return answer if isinstance(answer, bytes) else None
 
@@ -448,44 +459,46 @@ class DirectChannel:
 
     def get_many(self, keys: Sequence[bytes], /) -> list[bytes | None]:
         values: list[bytes | None] = []
-        while len(values) < len(keys):
-            answer = self._bytes(self._operate("get_many", _pack_keys(keys[len(values) :]), self._now()))
-            values += _unpack_values(answer or b"")
+        for request, count in _pack_keys(keys):
+            wanted = len(values) + count
+            values += _unpack_values(self._bytes(self._operate("get_many", request, self._now())) or b"")
+            while len(values) < wanted:
+                # The guest ends a long answer early.
+                ((rest, _),) = _pack_keys(keys[len(values) : wanted])
+                values += _unpack_values(self._bytes(self._operate("get_many", rest, self._now())) or b"")
         return values
 
     def set_many(self, entries: Sequence[Entry], /) -> None:
-        parts = [_COUNT.pack(len(entries))]
-        for key, value, weight, ttl, tti in entries:
-            parts += (_SET.pack(len(key), len(value), weight, 0, _or_none(ttl), _or_none(tti)), key, value)
-        answer = self._bytes(self._operate("set_many", b"".join(parts), self._now()))
-        stored, code = _STORED.unpack(answer or b"")
-        if code:
-            # Once more by itself, for the error and its text.
-            self.set(*entries[stored])
-            self.set_many(entries[stored + 1 :])
+        position = 0
+        while position < len(entries):
+            request, count = _pack_entries(entries, position)
+            if count == 0:
+                self.set(*entries[position])
+                position += 1
+                continue
+            stored, code = _STORED.unpack(self._bytes(self._operate("set_many", request, self._now())) or b"")
+            position += stored
+            if code:
+                # Once more by itself, for the error and its text.
+                self.set(*entries[position])
+                position += 1
 
     def remove_many(self, keys: Sequence[bytes], /) -> int:
-        answer = self._operate("remove_many", _pack_keys(keys), self._now())
-        assert isinstance(answer, int)
-        return answer
+        removed = 0
+        for request, _ in _pack_keys(keys):
+            answer = self._operate("remove_many", request, self._now())
+            assert isinstance(answer, int)
+            removed += answer
+        return removed
 
-    def keys(self) -> Iterator[bytes]:
-        guest = self._guest
-        cursor = self._operate("keys", None, self._now())
-        assert isinstance(cursor, int)
-        return self._walk(guest, cursor)
+    def keys(self) -> KeyCursor:
+        return _KeyCursor(self, self._operate("keys", None, self._now()))
 
-    def _walk(self, guest: _Guest | None, cursor: int) -> Iterator[bytes]:
-        over = False
-        try:
-            while not over and self._guest is guest:
-                page = self._bytes(self._operate("keys_next", None, cursor, _KEY_PAGE, self._now()))
-                keys = _unpack_keys(page or b"")
-                over = not keys
-                yield from keys
-        finally:
-            if not over and self._guest is guest and guest is not None:
-                self._operate("keys_close", None, cursor)
+    def next_keys(self, guest: _Guest | None, cursor: int, limit: int) -> list[bytes]:
+        """For :class:`_KeyCursor`; a guest that is no longer there has no more keys."""
+        if guest is None or guest is not self._guest:
+            return []
+        return _unpack_keys(self._bytes(self._operate("keys_next", None, cursor, limit, self._now())) or b"")
 
     def drain(self, limit: int, /) -> tuple[list[Removal], int]:
         answer = self._bytes(self._operate("drain", None, limit)) or b""
@@ -506,10 +519,17 @@ class DirectChannel:
     def fill(
         self, lease: int, value: bytes, weight: int = 1, ttl: int | None = None, tti: int | None = None, /
     ) -> bool:
+        if self._guest is None:
+            return False
         lanes = self._lanes
         lane = self._lane(lanes)
         guest = lane.guest
-        length = lane.write(value)
+        try:
+            length = lane.write(value)
+        except (EntryTooLargeError, GuestMemoryError):
+            # A lease is used up, whatever comes of it.
+            self.release(lease)
+            raise
         try:
             upper = lane.call(
                 "fill", guest.cache, lease, length, weight, _or_none(ttl), _or_none(tti), self._now()
@@ -524,14 +544,60 @@ class DirectChannel:
         return True
 
     def release(self, lease: int, /) -> None:
-        self._operate("release", None, lease)
+        if self._guest is not None:
+            self._operate("release", None, lease)
 
 
-def _pack_keys(keys: Sequence[bytes]) -> bytes:
-    parts = [_COUNT.pack(len(keys))]
+class _KeyCursor:
+    """See :class:`~._channel.KeyCursor`."""
+
+    def __init__(self, channel: DirectChannel, cursor: _Answer) -> None:
+        assert isinstance(cursor, int)
+        self._channel, self._guest, self._cursor = channel, channel._guest, cursor
+        self._over = False
+
+    def next(self, limit: int, /) -> list[bytes]:
+        if self._over:
+            return []
+        keys = self._channel.next_keys(self._guest, self._cursor, max(limit, 1))
+        # The guest closes a cursor with the first empty page.
+        self._over = not keys
+        return keys
+
+    def close(self) -> None:
+        if not self._over and self._guest is not None and self._guest is self._channel._guest:
+            self._over = True
+            self._channel._operate("keys_close", None, self._cursor)
+
+
+def _pack_keys(keys: Sequence[bytes]) -> Iterator[tuple[bytes, int]]:
+    """The requests for these keys, each with their number: as few as fit into mailboxes of the usual size, or larger
+    ones for larger keys."""
+    parts: list[bytes] = []
+    size = 0
     for key in keys:
+        if parts and size + len(key) + 8 > _MAILBOX:
+            yield b"".join((_COUNT.pack(len(parts) // 2), *parts)), len(parts) // 2
+            parts, size = [], 0
         parts += (_COUNT.pack(len(key)), key)
-    return b"".join(parts)
+        size += 4 + len(key)
+    if parts:
+        yield b"".join((_COUNT.pack(len(parts) // 2), *parts)), len(parts) // 2
+
+
+def _pack_entries(entries: Sequence[Entry], position: int) -> tuple[bytes, int]:
+    """The request for as many entries from this position on as fit into a mailbox of the usual size, and their number:
+    0 if the first does not."""
+    parts: list[bytes] = []
+    size = _COUNT.size
+    count = 0
+    for key, value, weight, ttl, tti in entries[position:]:
+        size += _SET.size + len(key) + len(value)
+        if size > _MAILBOX:
+            break
+        parts += (_SET.pack(len(key), len(value), weight, 0, _or_none(ttl), _or_none(tti)), key, value)
+        count += 1
+    return b"".join((_COUNT.pack(count), *parts)), count
 
 
 def _unpack_values(answer: bytes) -> Iterator[bytes | None]:

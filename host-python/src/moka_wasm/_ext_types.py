@@ -18,7 +18,7 @@ from decimal import Decimal
 from fractions import Fraction
 from importlib import import_module
 from pathlib import PosixPath, PurePath, PurePosixPath, PureWindowsPath, WindowsPath
-from typing import Any
+from typing import Any, cast
 from uuid import UUID, SafeUUID
 from zoneinfo import ZoneInfo
 
@@ -89,7 +89,7 @@ def _encode_tzinfo(zone: tzinfo | None) -> bytes:
         return b""
     if type(zone) is timezone:
         # Whether it was given a name of its own is not to be seen from tzname().
-        arguments: tuple[Any, ...] = zone.__getinitargs__()  # type: ignore[attr-defined]
+        arguments: tuple[Any, ...] = cast("Any", zone).__getinitargs__()
         offset = _offset.pack(arguments[0] // _MICROSECOND)
         if len(arguments) == 1:
             return bytes((_FIXED_OFFSET,)) + offset
@@ -151,7 +151,7 @@ def _decode_uuid(payload: bytes) -> UUID:
 def _encode_path(value: PurePath) -> bytes:
     text = str(value)
     if type(value)(text) != value:
-        # Before Python 3.12, the text of PureWindowsPath("./c:a") was that of another path.
+        # Before Python 3.12, PureWindowsPath("./c:a") has the text of another path, and so have a few others.
         raise InexpressibleError(f"a path that its own text does not give back ({value!r})")
     return text_to_bytes(text)
 

@@ -76,6 +76,8 @@ __all__ = ["MAX_KEY_DEPTH", "decode_key", "encode_key"]
 _pack_int = struct.Struct(">Bq").pack
 _pack_framed_int = struct.Struct(">BBq").pack
 _INT_TAG = f.INT[0]
+# The frame's length and the tag of a str by the length of its UTF-8, where the frame's length is one byte.
+_STR_HEADS = [bytes((length + 1,)) + f.STR for length in range(254)]
 
 
 def encode_key(key: object) -> bytes:
@@ -152,12 +154,19 @@ def _encode_str(key: str) -> bytes:
 def _encode_tuple(key: tuple[Any, ...], depth: int) -> bytes:
     parts = [f.TUPLE]
     for item in key:
-        if type(item) is int:
-            try:
+        # The two types that most tuples consist of, without any further call.
+        kind = type_of(item)
+        try:
+            if kind is str:
+                raw = item.encode()
+                if len(raw) < len(_STR_HEADS):
+                    parts.append(_STR_HEADS[len(raw)] + raw)
+                    continue
+            elif kind is int:
                 parts.append(_pack_framed_int(9, _INT_TAG, item))
                 continue
-            except struct.error:
-                pass
+        except (UnicodeEncodeError, struct.error):
+            pass
         parts.append(f.frame(_encode(item, depth)))
     return b"".join(parts)
 
@@ -189,7 +198,11 @@ def _encode_posix_path(key: PurePath) -> bytes:
 
 
 def _encode_windows_path(key: PurePath) -> bytes:
-    return f.WINDOWS_PATH + str(key).lower().encode("utf-8", "surrogatepass")
+    text = str(key)
+    if PureWindowsPath(text) != key:
+        # Before Python 3.12, PureWindowsPath("./c:a") has the text of another path, and so have a few others.
+        raise UnsupportedKeyError(f"{key!r} cannot be a key: its text is that of another path; pass str(key)")
+    return f.WINDOWS_PATH + text.lower().encode("utf-8", "surrogatepass")
 
 
 def _encode_other(key: Any, kind: type, depth: int) -> bytes:
@@ -199,16 +212,23 @@ def _encode_other(key: Any, kind: type, depth: int) -> bytes:
         leaf = enums.encode_enum
     else:
         base, plain = base_with_its_equality(kind)
-        if base in _CONTAINERS:
+        container = _CONTAINERS.get(base)
+        if container is not None:
+            if len(_CONTAINERS) < _MAX_LEARNED:
+                _CONTAINERS[kind] = _container_after(plain, container)
             return _encode(plain(key), depth)
-        leaf = _with_base(plain, _LEAVES[base])
-    if len(_LEAVES) < _MAX_LEAVES:
+        leaf = _after(plain, _LEAVES[base])
+    if len(_LEAVES) < _MAX_LEARNED:
         _LEAVES[kind] = leaf
     return leaf(key)
 
 
-def _with_base(plain: Callable[[Any], Any], encode_base: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
-    return lambda key: encode_base(plain(key))
+def _after(plain: Callable[[Any], Any], encode: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
+    return lambda key: encode(plain(key))
+
+
+def _container_after(plain: Callable[[Any], Any], encode: Callable[[Any, int], bytes]) -> Callable[[Any, int], bytes]:
+    return lambda key, depth: encode(plain(key), depth)
 
 
 def _too_deep() -> UnsupportedKeyError:
@@ -241,7 +261,8 @@ _LEAVES: dict[type, Callable[[Any], bytes]] = {
     PureWindowsPath: _encode_windows_path,
     WindowsPath: _encode_windows_path,
 }
-# Types that were learned are kept alive by the dictionary: a program that makes classes without end must not fill it.
-_MAX_LEAVES = 1000
-
 _CONTAINERS: dict[type, Callable[[Any, int], bytes]] = {tuple: _encode_tuple, frozenset: _encode_frozenset}
+
+# Types that were learned are kept alive by these dictionaries: a program that makes classes without end must not fill
+# them.
+_MAX_LEARNED = 1000

@@ -27,6 +27,8 @@ Seconds = float | timedelta
 _REMOVAL_LOG = 2**32 - 1
 
 _MISSING: Any = object()
+# How many keys an iteration has handed over at once.
+_KEY_PAGE = 1024
 
 
 class Moka(MutableMapping[K, V]):
@@ -308,10 +310,15 @@ class Moka(MutableMapping[K, V]):
         return True
 
     def __iter__(self) -> Iterator[K]:
-        """The keys of the entries that are live when the walk begins, without those that leave meanwhile. The cache may
-        be changed during the walk."""
-        for key in self._channel.keys():
-            yield decode_key(key)  # type: ignore[misc]
+        """The keys of the entries that are live when the walk begins; those that leave meanwhile may be left out. The
+        cache may be changed during the walk."""
+        cursor = self._channel.keys()
+        try:
+            while page := cursor.next(_KEY_PAGE):
+                for key in page:
+                    yield decode_key(key)  # type: ignore[misc]
+        finally:
+            cursor.close()
 
 
 

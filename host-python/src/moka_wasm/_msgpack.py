@@ -195,6 +195,10 @@ def _needs_rewriting(value: Any, depth: int) -> bool:
         InexpressibleError: A type has no form, or containers are nested too deeply (they may contain themselves).
     """
     kind = type_of(value)
+    if kind in ext.LEAF_TYPES:
+        return kind is bytearray
+    if depth >= MAX_VALUE_DEPTH:
+        raise ext.InexpressibleError(f"more than {MAX_VALUE_DEPTH} containers in each other")
     if kind is dict:
         if _SCALARS.issuperset(map(type, value.values())) and _SCALARS.issuperset(map(type, value)):
             return False
@@ -205,12 +209,8 @@ def _needs_rewriting(value: Any, depth: int) -> bool:
         items = value
     elif kind in ext.ARRAY_TYPES:
         items = ext.array_items(value)
-    elif kind in ext.LEAF_TYPES:
-        return kind is bytearray
     else:
         raise ext.InexpressibleError(f"{kind.__module__}.{kind.__qualname__}")
-    if depth >= MAX_VALUE_DEPTH:
-        raise ext.InexpressibleError(f"more than {MAX_VALUE_DEPTH} containers in each other")
     found = False
     for item in items:
         if type(item) not in _SCALARS and _needs_rewriting(item, depth + 1):

@@ -18,8 +18,8 @@ from wasmtime import _ffi as ffi
 from ._component_file import component, core_module
 from ._errors import GuestMemoryError, IncompatibleComponentError
 
-_RANDOM = ("wasi:random/random@0.2.0", "get-random-u64")
-_CLOCK = ("wasi:clocks/monotonic-clock@0.2.0", "now")
+RANDOM = ("wasi:random/random@0.2.0", "get-random-u64")
+CLOCK = ("wasi:clocks/monotonic-clock@0.2.0", "now")
 # Bookkeeping of the component face, which the direct ABI never calls.
 _UNUSED = "[export]moka:cache/cache@0.1.0"
 
@@ -81,9 +81,9 @@ def _linker() -> wasmtime.Linker:
         kind = wanted.type
         if not isinstance(kind, wasmtime.FuncType):
             raise IncompatibleComponentError(f"the component imports {name}, which is no function: install it anew")
-        if name == _RANDOM:
+        if name == RANDOM:
             linker.define_func(*name, kind, random_u64)
-        elif name == _CLOCK:
+        elif name == CLOCK:
             linker.define_func(*name, kind, time.monotonic_ns)
         elif name[0] == _UNUSED:
             linker.define_func(*name, kind, _refuse)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
@@ -151,8 +152,10 @@ class TaskFlights:
                 if asker is not None:
                     asker.awaits[ticket] = flight
                 if flight is mine:
-                    mine.task = loop.create_task(self._fly(mine, request, compute, mark))
-                    mine.task.add_done_callback(lambda task: self._finish(request.key_bytes, mine, task))
+                    task = loop.create_task(self._fly(mine, request, compute, mark))
+                    task.add_done_callback(lambda task: self._finish(request.key_bytes, mine, task))
+                    # Only now: a task that is cancelled before its first step never gets to its own clean-up.
+                    mine.task = task
                 else:
                     flight.waiters[ticket] = None
                     if flight.over:
@@ -174,7 +177,11 @@ class TaskFlights:
             await asyncio.wait((ticket,), timeout=_PULSE)
         if ticket.done():
             return ticket.result()
-        self._land(key_bytes, flight)
+        if flight.loop is loop:
+            self._land(key_bytes, flight)
+        elif self._flights.get(key_bytes) is flight:
+            # Should its loop run again, the flight lands for its own callers; nobody else waits for that.
+            self._flights.pop(key_bytes, None)
         return None
 
     async def _fly(
@@ -286,14 +293,13 @@ def _deliver(ticket: _Ticket, outcome: Outcome | _Own) -> None:
     if loop is _running_loop():
         _settle(ticket, outcome)
         return
-    try:
+    with suppress(RuntimeError):  # that loop was closed, so nobody waits there
         loop.call_soon_threadsafe(_settle, ticket, outcome)
-    except RuntimeError:
-        pass  # that loop was closed, so nobody waits there
 
 
 def _report(flight: _TaskFlight, error: Exception, message: str) -> None:
-    flight.loop.call_exception_handler({"message": f"moka_wasm: {message}", "exception": error, "task": flight.task})
+    # Without "task": asyncio would run the handler in the task's context, which is entered now.
+    flight.loop.call_exception_handler({"message": f"moka_wasm: {message}", "exception": error})
 
 
 def _closes_cycle(asker: _TaskFlight, flight: _TaskFlight) -> bool:

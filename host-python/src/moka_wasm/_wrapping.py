@@ -9,13 +9,12 @@ import functools
 import inspect
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, fields
-from datetime import timedelta
 from typing import Any, cast
 
 from ._cached_types import AnyMoka, CachedFunction, CacheInfo, Cause, Duration, P, Policy, R
 from ._errors import UnsupportedKeyError
 from ._moka import Moka
-from ._single_flight import Request
+from ._single_flight import FlightStore, Request
 from ._single_flight_async import TaskFlights
 
 MakeKey = Callable[[tuple[Any, ...], dict[str, Any]], Hashable]
@@ -56,8 +55,8 @@ class Settings:
         qualname = getattr(function, "__qualname__", type(function).__qualname__)
         return Moka(
             self.maxsize,
-            _seconds(self.ttl),
-            _seconds(self.tti),
+            self.ttl,
+            self.tti,
             self.eviction_listener,
             self.policy,
             self.weigher,
@@ -125,6 +124,7 @@ def _wrap_async(
     function: Callable[..., Any], cache: AnyMoka, make_key: MakeKey, wait_concurrent: bool
 ) -> Callable[..., Any]:
     get, put = cache.get, cache.set
+    store = cast("FlightStore[Hashable, Any]", cache)
     flights = TaskFlights()
 
     async def plain(*args: Any, **kwargs: Any) -> Any:
@@ -146,7 +146,7 @@ def _wrap_async(
         except UnsupportedKeyError as error:
             raise _explained(error, cache, args) from error
         if value is _MISSING:
-            request = Request(cache, cache._encode_key(key), key)
+            request = Request(store, cache._encode_key(key), key)
             value = await flights.run(request, lambda: function(*args, **kwargs), mark)
         return value
 
@@ -186,10 +186,6 @@ def _add_controls(wrapper: Callable[..., Any], settings: Settings, cache: AnyMok
         cache_key=cache_key,
         cache_invalidate=cache_invalidate,
     )
-
-
-def _seconds(duration: Duration | None) -> float | None:
-    return duration.total_seconds() if isinstance(duration, timedelta) else duration
 
 
 def _is_key(cache: AnyMoka, candidate: Any) -> bool:
