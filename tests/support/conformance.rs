@@ -445,7 +445,7 @@ impl<S: Subject> Run<S> {
             if page.len() > limit.max(1) as usize {
                 return Err(format!("{} keys for a limit of {limit}", page.len()));
             }
-            let last = page.len() < limit as usize || page.is_empty();
+            let last = page.len() < limit.max(1) as usize;
             let page: Vec<_> = page.into_iter().map(Answer::Bytes).collect();
             seen.extend_from_slice(&page);
             if op == "next" {

@@ -57,7 +57,8 @@ class ComponentChannel:
         self._now = config.clock or time.monotonic_ns
         self._store = wasmtime.Store(engine())
         if config.memory_limit is not None:
-            self._store.set_limits(memory_size=config.memory_limit)
+            # The guest refuses a limit below 1 MiB by itself, but needs some memory to say so.
+            self._store.set_limits(memory_size=max(config.memory_limit, 1 << 20))
         linker = wit.Linker(engine())
         with linker.root() as root:
             with root.add_instance(CLOCK[0]) as clock:

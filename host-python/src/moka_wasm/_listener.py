@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from ._channel import CAUSES, Channel
+from ._channel import CAUSES, Channel, Removal
+from ._errors import ClosedError
 
 _BATCH = 256
 
@@ -32,6 +34,8 @@ class Listener:
         self._decode_key = decode_key
         self._decode_value = decode_value
         self._thread = threading.local()
+        # Drained, and not told yet. An interrupt that leaves a listener (Ctrl-C, say) leaves the rest here.
+        self._untold: deque[Removal] = deque()
 
     def notify(self, channel: Channel) -> None:
         """Tells the listener of everything that waits. No lock is held, so it may use the cache; what that removes is
@@ -40,19 +44,33 @@ class Listener:
             return
         self._thread.notifying = True
         try:
-            while channel.removals_wait:
-                removals, _ = channel.drain(_BATCH)
-                for cause, key, value in removals:
-                    self._tell(key, value, CAUSES[cause])
+            while removal := self._next(channel):
+                self._tell(removal)
         finally:
             self._thread.notifying = False
+            if self._untold:
+                channel.removals_wait = True
 
-    def _tell(self, key: bytes, value: bytes, cause: str) -> None:
+    def _next(self, channel: Channel) -> Removal | None:
+        while True:
+            try:
+                return self._untold.popleft()
+            except IndexError:
+                if not channel.removals_wait:
+                    return None
+            try:
+                self._untold += channel.drain(_BATCH)[0]
+            except ClosedError:
+                # By the listener, or by another thread.
+                return None
+
+    def _tell(self, removal: Removal) -> None:
+        cause, key, value = removal
         try:
-            self._listener(self._decode_key(key), self._decode_value(value), cause)
+            self._listener(self._decode_key(key), self._decode_value(value), CAUSES[cause])
         except Exception as error:
             sys.unraisablehook(
-                SimpleNamespace(  # type: ignore[arg-type]
+                SimpleNamespace(
                     exc_type=type(error),
                     exc_value=error,
                     exc_traceback=error.__traceback__,

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import (
+    Callable,
+    Hashable,
+    ItemsView,
+    Iterable,
+    Iterator,
+    Mapping,
+    MutableMapping,
+    ValuesView,
+)
 from datetime import timedelta
-from typing import Any, Literal, NoReturn, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, cast, overload
 
 from . import _arguments as arguments
 from ._channel import UNLIMITED, CacheConfig, Channel, Entry
@@ -63,15 +72,21 @@ class Moka(MutableMapping[K, V]):
         "__weakref__",
         "_channel",
         "_config",
-        "_dumps",
+        "_decode",
+        "_encode",
         "_flights",
         "_get",
         "_listener",
-        "_loads",
         "_serializer",
         "_set",
         "_weigher",
     )
+
+    if not TYPE_CHECKING:
+
+        def __class_getitem__(cls, _: object) -> type:
+            # As in moka-py, ``Moka[str, int]`` is ``Moka``.
+            return cls
 
     def __init__(
         self,
@@ -99,8 +114,8 @@ class Moka(MutableMapping[K, V]):
         )
         self._weigher = weigher
         self._serializer = resolve_serializer(serializer)
-        self._dumps: Callable[[V], bytes] = self._serializer.dumps
-        self._loads: Callable[[bytes], V] = self._serializer.loads
+        self._encode: Callable[[V], bytes] = self._serializer.dumps
+        self._decode: Callable[[bytes], V] = self._serializer.loads
         self._listener = (
             None if eviction_listener is None else Listener(eviction_listener, decode_key, self._serializer.loads)
         )
@@ -129,7 +144,7 @@ class Moka(MutableMapping[K, V]):
             MemoryError: The sandbox gets no memory.
         """
         if ttl is None and tti is None and self._weigher is None:
-            self._set(encode_key(key), self._dumps(value))
+            self._set(encode_key(key), self._encode(value))
         else:
             self._store(encode_key(key), key, value, None, ttl, tti)
         if self._listener is not None:
@@ -148,7 +163,7 @@ class Moka(MutableMapping[K, V]):
         data = self._get(encode_key(key))
         if self._listener is not None:
             self._notify()
-        return default if data is None else self._loads(data)
+        return default if data is None else self._decode(data)
 
     def get_with(
         self, key: K, initializer: Callable[[], V], ttl: Seconds | None = None, tti: Seconds | None = None
@@ -167,13 +182,14 @@ class Moka(MutableMapping[K, V]):
         Raises:
             RecursiveComputationError: The initializer asks for its own key.
         """
-        nanoseconds = arguments.nanoseconds
-        nanoseconds("ttl", ttl), nanoseconds("tti", tti)
+        # Checked also where they are not needed.
+        arguments.nanoseconds("ttl", ttl)
+        arguments.nanoseconds("tti", tti)
         key_bytes = encode_key(key)
         mark = self._flights.mark
         data = self._get_encoded(key_bytes)
         if data is not None:
-            return self._loads(data)
+            return self._decode(data)
         return self._flights.run(Request(self, key_bytes, key, ttl, tti), initializer, mark)
 
     @overload
@@ -184,7 +200,7 @@ class Moka(MutableMapping[K, V]):
         """Takes a live entry out and answers its value, or the default if there is none."""
         data = self._channel.remove(encode_key(key))
         self._notify()
-        return default if data is None else self._loads(data)
+        return default if data is None else self._decode(data)
 
     def clear(self) -> None:
         """Takes all entries out."""
@@ -235,7 +251,7 @@ class Moka(MutableMapping[K, V]):
         wanted = list(keys)
         found = self._channel.get_many([encode_key(key) for key in wanted])
         self._notify()
-        return {key: self._loads(data) for key, data in zip(wanted, found, strict=True) if data is not None}
+        return {key: self._decode(data) for key, data in zip(wanted, found, strict=True) if data is not None}
 
     def set_many(
         self,
@@ -251,7 +267,7 @@ class Moka(MutableMapping[K, V]):
         ttl_ns, tti_ns = arguments.nanoseconds("ttl", ttl), arguments.nanoseconds("tti", tti)
         pairs = entries.items() if isinstance(entries, Mapping) else entries
         encoded = [
-            Entry(encode_key(key), self._dumps(value), self._weigh(key, value), ttl_ns, tti_ns) for key, value in pairs
+            Entry(encode_key(key), self._encode(value), self._weigh(key, value), ttl_ns, tti_ns) for key, value in pairs
         ]
         self._channel.set_many(encoded)
         self._notify()
@@ -286,7 +302,7 @@ class Moka(MutableMapping[K, V]):
         self._notify()
         if data is None:
             raise KeyError(key)
-        return self._loads(data)
+        return self._decode(data)
 
     def __setitem__(self, key: K, value: V) -> None:
         self.set(key, value)
@@ -320,7 +336,21 @@ class Moka(MutableMapping[K, V]):
         finally:
             cursor.close()
 
+    def values(self) -> ValuesView[V]:
+        """A view of the values, each a copy. An entry that leaves during a walk is left out."""
+        return _Values(self)
 
+    def items(self) -> ItemsView[K, V]:
+        """A view of keys and values, likewise."""
+        return _Items(self)
+
+    def popitem(self) -> tuple[K, V]:
+        """Takes any live entry out and answers it; KeyError if there is none."""
+        for key in self:
+            value = self.remove(key, _MISSING)
+            if value is not _MISSING:
+                return key, value
+        raise KeyError("popitem(): the cache is empty")
 
     @overload
     def pop(self, key: K) -> V: ...
@@ -337,18 +367,18 @@ class Moka(MutableMapping[K, V]):
 
     def setdefault(self, key: K, default: V = None) -> V:  # type: ignore[assignment]
         """The value of a live entry; without one the default is stored and answered."""
-        data = self._channel.get_or_insert(
-            encode_key(key), self._dumps(default), self._weigh(key, default)
-        )
+        data = self._channel.get_or_insert(encode_key(key), self._encode(default), self._weigh(key, default))
         self._notify()
-        return default if data is None else self._loads(data)
+        return default if data is None else self._decode(data)
 
     def update(self, other: Any = (), /, **more: V) -> None:
         """Stores entries, as ``dict.update``, in one crossing."""
-        pairs = other.items() if isinstance(other, Mapping) else (
-            [(key, other[key]) for key in other.keys()] if hasattr(other, "keys") else other
-        )
-        self.set_many([*pairs, *more.items()])
+        pairs: Any = other
+        if isinstance(other, Mapping):
+            pairs = cast("Mapping[K, V]", other).items()
+        elif hasattr(other, "keys"):
+            pairs = [(key, other[key]) for key in other.keys()]  # noqa: SIM118 (as in dict.update)
+        self.set_many([*pairs, *cast("Mapping[K, V]", more).items()])
 
     __eq__ = object.__eq__
     __hash__ = object.__hash__
@@ -369,6 +399,12 @@ class Moka(MutableMapping[K, V]):
     def _encode_key(self, key: K) -> bytes:
         return encode_key(key)
 
+    def _dumps(self, value: V) -> bytes:
+        return self._encode(value)
+
+    def _loads(self, data: bytes) -> V:
+        return self._decode(data)
+
     def _get_encoded(self, key_bytes: bytes) -> bytes | None:
         data = self._get(key_bytes)
         if self._listener is not None:
@@ -386,7 +422,7 @@ class Moka(MutableMapping[K, V]):
     ) -> None:
         ttl_ns, tti_ns = arguments.nanoseconds("ttl", ttl), arguments.nanoseconds("tti", tti)
         weight = self._weigh(key, value)
-        self._set(key_bytes, self._dumps(value) if data is None else data, weight, ttl_ns, tti_ns)
+        self._set(key_bytes, self._encode(value) if data is None else data, weight, ttl_ns, tti_ns)
 
     def _weigh(self, key: K, value: V) -> int:
         return 1 if self._weigher is None else arguments.weight(self._weigher(key, value))
@@ -394,3 +430,26 @@ class Moka(MutableMapping[K, V]):
     def _notify(self) -> None:
         if self._listener is not None and self._channel.removals_wait:
             self._listener.notify(self._channel)
+
+
+# The views of a Mapping look each key up and take for granted that it is still there.
+
+
+class _Values(ValuesView[V]):
+    _mapping: Moka[Any, V]
+
+    def __iter__(self) -> Iterator[V]:
+        return (value for _, value in self._mapping.items())
+
+    def __contains__(self, value: object) -> bool:
+        return any(found is value or found == value for found in self)
+
+
+class _Items(ItemsView[K, V]):
+    _mapping: Moka[K, V]
+
+    def __iter__(self) -> Iterator[tuple[K, V]]:
+        for key in self._mapping:
+            value = self._mapping.get(key, _MISSING)
+            if value is not _MISSING:
+                yield key, value

@@ -129,7 +129,7 @@ class Sandbox:
         function = self._exports.get(name)
         if not isinstance(function, wasmtime.Func):
             raise IncompatibleComponentError(f"the component does not export {name}: install it anew")
-        return function._func  # type: ignore[no-any-return]
+        return function._func
 
     def close(self) -> None:
         """Gives its memory back."""

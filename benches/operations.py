@@ -1,0 +1,172 @@
+"""Measures single operations of ``moka_wasm`` and moka-py.
+
+Unless a row says otherwise: a cache of capacity 10,000, 1,000 live entries without ttl, str keys of 10 characters, str
+values of 20 characters, asked for in a fixed random order with keys that equal the stored ones but are other objects.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from itertools import count, cycle, islice
+from typing import Any
+
+import moka_py
+import moka_wasm
+from rounds import Inputs, Side, time_in_rounds
+from section import Options, progress
+from table import Goal, Row
+
+CAPACITY = 10_000
+LIVE = 1_000
+VALUE = "x" * 20
+BATCH = 100
+
+SUBJECTS: tuple[tuple[str, Any], ...] = (("moka_wasm", moka_wasm), ("moka-py", moka_py))
+
+
+def live_keys() -> list[str]:
+    """The keys that are live, in the order in which they are asked for; new objects every time."""
+    keys = [f"key:{number:06d}" for number in range(LIVE)]
+    random.Random(1).shuffle(keys)
+    return keys
+
+
+def again_and_again(items: list[Any]) -> Callable[[int], Inputs]:
+    """Inputs that go round these items."""
+    return lambda number: list(islice(cycle(items), number))
+
+
+def with_each(function: Callable[[Any], object]) -> Callable[[Inputs], None]:
+    """Calls a function with each input."""
+
+    def run(inputs: Inputs) -> None:
+        for item in inputs:
+            function(item)
+
+    return run
+
+
+def setting(store: Callable[[Any, Any], object], value: object) -> Callable[[Inputs], None]:
+    """Stores one value under each key."""
+
+    def run(keys: Inputs) -> None:
+        for key in keys:
+            store(key, value)
+
+    return run
+
+
+def filled(module: Any, value: object = VALUE, **options: Any) -> Any:
+    """A cache with the live entries."""
+    cache = module.Moka(CAPACITY, **options)
+    for key in live_keys():
+        cache.set(key, value)
+    assert cache.get(live_keys()[0]) == value
+    assert cache.get("absent") is None
+    return cache
+
+
+def absent_keys() -> list[str]:
+    """Keys that are never there."""
+    return [key.replace("key", "not") for key in live_keys()]
+
+
+def get_hit(module: Any) -> Side:
+    return Side(with_each(filled(module).get), again_and_again(live_keys()))
+
+
+def get_miss(module: Any) -> Side:
+    return Side(with_each(filled(module).get), again_and_again(absent_keys()))
+
+
+def set_existing(module: Any) -> Side:
+    return Side(setting(filled(module).set, VALUE), again_and_again(live_keys()))
+
+
+def set_new(module: Any) -> Side:
+    cache = filled(module)
+    numbers = count()
+
+    def keys(number: int) -> list[str]:
+        return [f"new:{next(numbers):012d}" for _ in range(number)]
+
+    setting(cache.set, VALUE)(keys(2 * CAPACITY))
+    return Side(setting(cache.set, VALUE), keys)
+
+
+def get_with_hit(module: Any) -> Side:
+    get_with = filled(module).get_with
+
+    def run(keys: Inputs) -> None:
+        for key in keys:
+            get_with(key, compute)
+
+    def compute() -> str:
+        raise AssertionError("a hit computes nothing")
+
+    return Side(run, again_and_again(live_keys()))
+
+
+def get_dict(module: Any) -> Side:
+    cache = filled(module, {"id": 12345, "name": "user12345", "score": 6172.5, "active": True})
+    return Side(with_each(cache.get), again_and_again(live_keys()))
+
+
+def cached_hit(ttl: float | None) -> Callable[[Any], Side]:
+    def side(module: Any) -> Side:
+        @module.cached(maxsize=CAPACITY, ttl=ttl)  # type: ignore[untyped-decorator]
+        def add(a: int, b: int) -> int:
+            return a + b
+
+        pairs = [(number, number + 1) for number in range(LIVE)]
+        random.Random(1).shuffle(pairs)
+
+        def run(inputs: Inputs) -> None:
+            for a, b in inputs:
+                add(a, b)
+
+        run(pairs)
+        return Side(run, again_and_again(pairs))
+
+    return side
+
+
+def get_many(_: Any) -> Side:
+    return Side(with_each(filled(moka_wasm).get_many), again_and_again(_batches()))
+
+
+def get_one_by_one(module: Any) -> Side:
+    get = filled(module).get
+    return Side(with_each(lambda keys: {key: get(key) for key in keys}), again_and_again(_batches()))
+
+
+def _batches() -> list[list[str]]:
+    keys = live_keys()
+    return [keys[start : start + BATCH] for start in range(0, LIVE, BATCH)]
+
+
+OPERATIONS: tuple[tuple[str, Callable[[Any], Side], Goal], ...] = (
+    ("get, hit", get_hit, Goal(10, 1.0)),
+    ("get, miss", get_miss, Goal(native=1.0)),
+    ("set, existing key", set_existing, Goal(4, 0.65)),
+    ("set, new key with eviction", set_new, Goal(native=0.8)),
+    ("get_with, hit", get_with_hit, Goal(native=1.0)),
+    ("get, hit, dict of 4 fields", get_dict, Goal(native=2.5)),
+    ("cached f(int, int), hit", cached_hit(None), Goal(native=0.6)),
+    ("cached f(int, int), hit, with ttl", cached_hit(3600), Goal(native=0.6)),
+)
+
+
+def section(options: Options) -> Iterator[Row]:
+    """Single operations, ours against moka-py's."""
+    for operation, side, goal in OPERATIONS:
+        progress(operation)
+        times = time_in_rounds({name: side(module) for name, module in SUBJECTS}, options.effort)
+        yield Row(operation, "moka-py", times["moka_wasm"], times["moka-py"], goal=goal)
+    operation = f"get_many of {BATCH} keys"
+    progress(operation)
+    sides = {"get_many": get_many(None), **{name: get_one_by_one(module) for name, module in SUBJECTS}}
+    times = time_in_rounds(sides, options.effort)
+    yield Row(operation, f"{BATCH} gets of moka_wasm", times["get_many"], times["moka_wasm"], goal=Goal(native=0.8))
+    yield Row(operation, f"{BATCH} gets of moka-py", times["get_many"], times["moka-py"])

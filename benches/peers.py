@@ -1,0 +1,135 @@
+"""Measures a get that hits, a get that misses, a set over an existing key and a decorated function's hit beside other
+caches, under the conditions of ``operations``. Each is used as its documentation says that threads may share it."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import moka_wasm
+from operations import (
+    CAPACITY,
+    LIVE,
+    VALUE,
+    absent_keys,
+    again_and_again,
+    cached_hit,
+    filled,
+    live_keys,
+    setting,
+    with_each,
+)
+from rounds import Inputs, Side, time_in_rounds
+from section import Options, progress
+from table import Row
+
+TTL = 3600
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Another cache, filled, and how it is asked."""
+
+    get: Callable[[Any], object]
+    set: Callable[[Any, Any], object]
+    found: Callable[[Any], bool] = lambda answer: answer == VALUE
+    close: Callable[[], object] = lambda: None
+
+
+def cachetools_ttl() -> Peer:
+    cachetools = importlib.import_module("cachetools")
+    cache = cachetools.TTLCache(CAPACITY, TTL)
+    lock = threading.Lock()
+
+    def get(key: str) -> object:
+        with lock:
+            return cache.get(key)
+
+    def store(key: str, value: str) -> None:
+        with lock:
+            cache[key] = value
+
+    return Peer(get, store)
+
+
+def theine_tlfu() -> Peer:
+    cache = importlib.import_module("theine").Cache(CAPACITY)
+    return Peer(cache.get, cache.set, lambda answer: answer == (VALUE, True), cache.close)
+
+
+def cachebox_lru() -> Peer:
+    cache = importlib.import_module("cachebox").LRUCache(CAPACITY)
+    return Peer(cache.get, cache.insert)
+
+
+def diskcache_sqlite() -> Peer:
+    diskcache = importlib.import_module("diskcache")
+    folder = tempfile.TemporaryDirectory()
+    cache = diskcache.Cache(folder.name)
+
+    def close() -> None:
+        cache.close()
+        folder.cleanup()
+
+    return Peer(cache.get, cache.set, close=close)
+
+
+# The peer's name; how to open it; whether it has a ttl, and ours beside it too.
+PEERS: tuple[tuple[str, Callable[[], Peer], bool], ...] = (
+    ("cachetools.TTLCache, Lock", cachetools_ttl, True),
+    ("theine.Cache", theine_tlfu, False),
+    ("cachebox.LRUCache", cachebox_lru, False),
+    ("diskcache.Cache", diskcache_sqlite, False),
+)
+
+
+def section(options: Options) -> Iterator[Row]:
+    """Ours beside other caches."""
+    for name, opened, with_ttl in PEERS:
+        try:
+            peer = opened()
+        except ImportError as error:
+            progress(f"skipped: {name}, as it cannot be imported: {error}")
+            continue
+        for key in live_keys():
+            peer.set(key, VALUE)
+        assert peer.found(peer.get(live_keys()[0])), name
+        assert not peer.found(peer.get("absent")), name
+        ours = filled(moka_wasm, ttl=TTL if with_ttl else None)
+        hits, misses = again_and_again(live_keys()), again_and_again(absent_keys())
+        sides = {
+            "get, hit": (Side(with_each(ours.get), hits), Side(with_each(peer.get), hits)),
+            "get, miss": (Side(with_each(ours.get), misses), Side(with_each(peer.get), misses)),
+            "set, existing key": (Side(setting(ours.set, VALUE), hits), Side(setting(peer.set, VALUE), hits)),
+        }
+        for operation, (our_side, their_side) in sides.items():
+            title = f"{operation}, with ttl" if with_ttl else operation
+            progress(f"{title}: {name}")
+            times = time_in_rounds({"ours": our_side, "theirs": their_side}, options.effort)
+            yield Row(title, name, times["ours"], times["theirs"])
+        peer.close()
+    yield lru_cache(options)
+
+
+def lru_cache(options: Options) -> Row:
+    """A decorated function's hit, beside the standard library's decorator."""
+    operation, name = "cached f(int, int), hit", "functools.lru_cache"
+    progress(f"{operation}: {name}")
+
+    @functools.lru_cache(CAPACITY)
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    def run(inputs: Inputs) -> None:
+        for a, b in inputs:
+            add(a, b)
+
+    ours = cached_hit(None)(moka_wasm)
+    run(ours.inputs(LIVE))
+    times = time_in_rounds({"ours": ours, "theirs": Side(run, ours.inputs)}, options.effort)
+    return Row(operation, name, times["ours"], times["theirs"])

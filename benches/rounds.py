@@ -1,0 +1,102 @@
+"""Times operations side by side: the sides take turns of some milliseconds, so that whatever else this machine does
+meets all of them alike. A round is a few turns of each, and a side's figure in it the median of its turns.
+
+A side's time per operation includes the ``for`` loop that calls it, as a caller's own loop would: some 10 ns.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from time import perf_counter_ns
+from typing import Any
+
+Inputs = Sequence[Any]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the things that are compared.
+
+    Args:
+        run: Does the operation once for each input; this is timed.
+        inputs: Answers that many inputs; this is not.
+    """
+
+    run: Callable[[Inputs], object]
+    inputs: Callable[[int], Inputs]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to measure.
+
+    Args:
+        rounds: How many figures each side gets.
+        turns: How often each side is timed for one figure.
+        slice_ns: How long a turn takes, about, in nanoseconds.
+        least: The fewest operations of a turn, so that what a cache does once in some hundred operations is in each.
+    """
+
+    rounds: int
+    turns: int = 5
+    slice_ns: int = 5_000_000
+    least: int = 1000
+
+
+def time_in_rounds(sides: Mapping[str, Side], effort: Effort) -> dict[str, list[float]]:
+    """Nanoseconds per operation of every side in every round."""
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    gc.collect()
+    gc.disable()
+    try:
+        counts = {name: max(effort.least, _count_for(side, effort.slice_ns)) for name, side in sides.items()}
+        order = list(sides)
+        for _ in range(effort.rounds):
+            turns: dict[str, list[int]] = {name: [] for name in sides}
+            for _ in range(effort.turns):
+                for name in order:
+                    turns[name].append(_time(sides[name], counts[name]))
+                # A B, B A, ...: neither side always comes second.
+                order.reverse()
+            for name in sides:
+                times[name].append(median(turns[name]) / counts[name])
+    finally:
+        gc.enable()
+    return times
+
+
+def time_commands(commands: Mapping[str, Sequence[str]], rounds: int) -> dict[str, list[float]]:
+    """Nanoseconds that every command takes in every round, after one run of each that does not count.
+
+    Raises:
+        subprocess.CalledProcessError: A command failed.
+    """
+    times: dict[str, list[float]] = {name: [] for name in commands}
+    for counts in [False] + [True] * rounds:
+        for name, command in commands.items():
+            start = perf_counter_ns()
+            subprocess.run(command, check=True, stdin=subprocess.DEVNULL, env=os.environ)
+            if counts:
+                times[name].append(float(perf_counter_ns() - start))
+    return times
+
+
+def _count_for(side: Side, slice_ns: int) -> int:
+    """How many operations fill a slice; also warms the side up."""
+    count = 1
+    while (elapsed := _time(side, count)) < slice_ns:
+        count = max(2 * count, min(16 * count, count * slice_ns // (elapsed or 1)))
+    return max(1, count * slice_ns // elapsed)
+
+
+def _time(side: Side, count: int) -> int:
+    inputs = side.inputs(count)
+    run = side.run
+    start = perf_counter_ns()
+    run(inputs)
+    return perf_counter_ns() - start
