@@ -1,5 +1,6 @@
 """Times operations side by side: the sides take turns of some milliseconds, so that whatever else this machine does
-meets all of them alike. A round is a few turns of each, and a side's figure in it the median of its turns.
+meets all of them alike. A round is a few turns of each, and a side's figure in it that of its quickest turn, the one
+that was interrupted least.
 
 A side's time per operation includes the ``for`` loop that calls it, as a caller's own loop would: some 10 ns.
 """
@@ -11,7 +12,6 @@ import os
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
 from time import perf_counter_ns
 from typing import Any
 
@@ -39,12 +39,12 @@ class Effort:
         rounds: How many figures each side gets.
         turns: How often each side is timed for one figure.
         slice_ns: How long a turn takes, about, in nanoseconds.
-        least: The fewest operations of a turn, so that what a cache does once in some hundred operations is in each.
+        least: The fewest operations of a turn: what a cache does once in some hundred of them has to be in every turn.
     """
 
     rounds: int
-    turns: int = 5
-    slice_ns: int = 5_000_000
+    turns: int = 8
+    slice_ns: int = 4_000_000
     least: int = 1000
 
 
@@ -64,23 +64,25 @@ def time_in_rounds(sides: Mapping[str, Side], effort: Effort) -> dict[str, list[
                 # A B, B A, ...: neither side always comes second.
                 order.reverse()
             for name in sides:
-                times[name].append(median(turns[name]) / counts[name])
+                times[name].append(min(turns[name]) / counts[name])
     finally:
         gc.enable()
     return times
 
 
 def time_commands(commands: Mapping[str, Sequence[str]], rounds: int) -> dict[str, list[float]]:
-    """Nanoseconds that every command takes in every round, after one run of each that does not count.
+    """Nanoseconds that every command takes in every round, after one run of each that does not count and may leave its
+    bytecode for the others, as an installation would.
 
     Raises:
         subprocess.CalledProcessError: A command failed.
     """
     times: dict[str, list[float]] = {name: [] for name in commands}
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     for counts in [False] + [True] * rounds:
         for name, command in commands.items():
             start = perf_counter_ns()
-            subprocess.run(command, check=True, stdin=subprocess.DEVNULL, env=os.environ)
+            subprocess.run(command, check=True, stdin=subprocess.DEVNULL, env=environment)
             if counts:
                 times[name].append(float(perf_counter_ns() - start))
     return times

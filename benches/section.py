@@ -30,7 +30,7 @@ class Options:
     @property
     def effort(self) -> Effort:
         """For operations that take microseconds."""
-        return Effort(rounds=3, turns=3, slice_ns=2_000_000, least=200) if self.quick else Effort(rounds=15)
+        return Effort(rounds=3, turns=4, slice_ns=2_000_000) if self.quick else Effort(rounds=15)
 
 
 Section = Callable[[Options], Iterator[Row]]

@@ -176,12 +176,7 @@ impl Cache {
     ///
     /// # Errors
     /// There is none, and the value does not fit.
-    pub fn get_or_insert(
-        &mut self,
-        key: &[u8],
-        value: &[u8],
-        options: &EntryOptions,
-    ) -> Result<GetOrInsert, SetError> {
+    pub fn get_or_insert(&mut self, key: &[u8], value: &[u8], options: &EntryOptions) -> Result<GetOrInsert, SetError> {
         match self.get(key) {
             Some(value) => Ok(GetOrInsert::Present(value)),
             None => self.set(key, value, options).map(|()| GetOrInsert::Inserted),
@@ -448,13 +443,7 @@ impl Cache {
     }
 }
 
-fn build(
-    config: &Config,
-    hash: KeyedHash,
-    watched: bool,
-    budget: Option<Budget>,
-    shared: &Arc<Shared>,
-) -> Map {
+fn build(config: &Config, hash: KeyedHash, watched: bool, budget: Option<Budget>, shared: &Arc<Shared>) -> Map {
     let mut builder = moka::sync::Cache::builder()
         .name(&config.name)
         .eviction_policy(match config.policy {

@@ -104,7 +104,6 @@ pub(crate) fn moka_nanos_between(from: u64, to: u64) -> u64 {
 }
 
 #[inline]
-#[expect(clippy::cast_possible_truncation, reason = "masked to 23 bits, times 119: below 2^30")]
 fn stretch(time: u64) -> (u64, u32) {
     let fraction = time & ((1 << SECOND_SHIFT) - 1);
     (time >> SECOND_SHIFT, (fraction * STRETCH) as u32)

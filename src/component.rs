@@ -103,10 +103,7 @@ impl face::GuestCache for Cache {
         self.run(|cache| keys.iter().map(|key| cache.get(key).as_deref().map(<[u8]>::to_vec)).collect())
     }
 
-    fn set_many(
-        &self,
-        entries: Vec<(Vec<u8>, Vec<u8>, types::EntryOptions)>,
-    ) -> Result<(), types::SetManyError> {
+    fn set_many(&self, entries: Vec<(Vec<u8>, Vec<u8>, types::EntryOptions)>) -> Result<(), types::SetManyError> {
         self.run(|cache| {
             for (index, (key, value, options)) in (0..).zip(&entries) {
                 let set = cache.set(key, value, &(*options).into());

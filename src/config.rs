@@ -79,10 +79,7 @@ impl Config {
         match self.memory_limit {
             Some(limit) if limit < memory::LEAST_LIMIT => fault(
                 Field::MemoryLimit,
-                format!(
-                    "memory_limit must be at least {} bytes (1 MiB), got {limit}",
-                    memory::LEAST_LIMIT
-                ),
+                format!("memory_limit must be at least {} bytes (1 MiB), got {limit}", memory::LEAST_LIMIT),
             ),
             _ => Ok(()),
         }

@@ -24,12 +24,7 @@ pub(crate) struct Leases {
 
 impl Leases {
     pub(crate) fn new(hash: KeyedHash) -> Self {
-        Self {
-            by_key: HashMap::with_hasher(hash),
-            keys: HashMap::with_hasher(hash),
-            last_id: 0,
-            sweep_at: 64,
-        }
+        Self { by_key: HashMap::with_hasher(hash), keys: HashMap::with_hasher(hash), last_id: 0, sweep_at: 64 }
     }
 
     /// A new lease on the key, unless one is out.

@@ -41,11 +41,12 @@ pub enum SetError {
 impl fmt::Display for SetError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TooLarge { size, limit } => write!(
-                f,
-                "the entry would take {size} bytes and may take {limit}: store less or raise memory_limit"
-            ),
-            Self::OutOfMemory => f.write_str("the host gives the sandbox no more memory: store less or raise its limit"),
+            Self::TooLarge { size, limit } => {
+                write!(f, "the entry would take {size} bytes and may take {limit}: store less or raise memory_limit")
+            }
+            Self::OutOfMemory => {
+                f.write_str("the host gives the sandbox no more memory: store less or raise its limit")
+            }
         }
     }
 }

@@ -196,7 +196,7 @@ def test_moka_py_a_raising_listener_fails_an_unrelated_call(monkeypatch: pytest.
     cache.set("a", 2)
     assert cache.remove("a") == 2
     assert cache.get("b", 3) == 3
-    assert [str(report.exc_value) for report in reported] == ["'a'", "'a'"]
+    assert [str(report.exc_value) for report in reported] == ["a", "a"]
     assert all(report.exc_type is LookupError and report.object is listener for report in reported)
     assert all(report.exc_traceback is not None and report.err_msg for report in reported)
 

@@ -18,8 +18,10 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn bytes(&mut self, len: usize) -> Result<&'a [u8], Error> {
-        let (bytes, rest) =
-            self.0.split_at_checked(len).ok_or_else(|| Error::malformed("the request ends before what it announces"))?;
+        let (bytes, rest) = self
+            .0
+            .split_at_checked(len)
+            .ok_or_else(|| Error::malformed("the request ends before what it announces"))?;
         self.0 = rest;
         Ok(bytes)
     }

@@ -57,7 +57,9 @@ extern "C" fn moka_error(lane: u32) -> u64 {
 #[unsafe(no_mangle)]
 extern "C" fn moka_open(lane: u32, config: u32, now: u64) -> u64 {
     clock::advance(Source::Caller, now);
-    with_guest(|guest| guest.open(lane, config as usize, |bytes| Ok(Cache::open(read_config(bytes)?, crate::component::seed())?)))
+    with_guest(|guest| {
+        guest.open(lane, config as usize, |bytes| Ok(Cache::open(read_config(bytes)?, crate::component::seed())?))
+    })
 }
 
 fn read_config(bytes: &[u8]) -> Result<Config, Error> {
@@ -230,9 +232,22 @@ extern "C" fn moka_lookup(lane: u32, cache: u32, key: u32, life: u64, now: u64) 
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn moka_fill(lane: u32, cache: u32, lease: u32, value: u32, weight: u32, ttl: u64, tti: u64, now: u64) -> u64 {
+extern "C" fn moka_fill(
+    lane: u32,
+    cache: u32,
+    lease: u32,
+    value: u32,
+    weight: u32,
+    ttl: u64,
+    tti: u64,
+    now: u64,
+) -> u64 {
     operate(lane, cache, [value, 0], now, |slot, value, _| {
-        if slot.cache.fill(lease, value, &options(weight, ttl, tti))? { Ok(Reply::Yes(0)) } else { Err(Error::lapsed()) }
+        if slot.cache.fill(lease, value, &options(weight, ttl, tti))? {
+            Ok(Reply::Yes(0))
+        } else {
+            Err(Error::lapsed())
+        }
     })
 }
 

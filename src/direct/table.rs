@@ -130,12 +130,7 @@ impl Guest {
     }
 
     /// Puts a new cache into a free place, and answers its handle.
-    pub(crate) fn open(
-        &mut self,
-        lane: u32,
-        config: usize,
-        open: impl FnOnce(&[u8]) -> Result<Cache, Error>,
-    ) -> u64 {
+    pub(crate) fn open(&mut self, lane: u32, config: usize, open: impl FnOnce(&[u8]) -> Result<Cache, Error>) -> u64 {
         let index = self.places.iter().position(|place| place.slot.is_none()).unwrap_or(self.places.len());
         let opened = self.lane(lane).mailbox.read([config, 0]).and_then(|(config, _)| {
             if index >= CACHES {
@@ -179,7 +174,6 @@ fn index(handle: u32) -> usize {
     ((handle & 0xffff) as usize).wrapping_sub(1)
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the upper half of 32 bits")]
 fn generation(handle: u32) -> u16 {
     (handle >> 16) as u16
 }

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from ._errors import ConfigError
+
+_Function = TypeVar("_Function")
 
 NANOSECONDS = 1_000_000_000
 # The longest duration of the direct ABI, 584 years: 2**64 - 1 stands for none.
@@ -16,6 +18,8 @@ _LONGEST = 2**64 - 2
 _SECONDS_LIMIT = 2.0**64
 _HEAVIEST = 2**32 - 1
 _COUNT_LIMIT = 2**64 - 1
+# Added to the readings of a clock, so that it does not wrap where they begin to be positive.
+_CLOCK_START = 2**63
 
 
 def nanoseconds(name: str, duration: float | timedelta | None) -> int | None:
@@ -34,7 +38,8 @@ def nanoseconds(name: str, duration: float | timedelta | None) -> int | None:
     seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
     if not isinstance(seconds, (int, float)):
         raise TypeError(f"{name} must be seconds (int or float), a timedelta or None, got {type(duration).__name__}")
-    if not math.isfinite(seconds) or seconds <= 0:
+    # Comparisons, as an int may be too large for a float.
+    if not 0 < seconds < math.inf:
         raise ConfigError(f"{name} must be positive and finite, in seconds, got {duration!r}: use None for no limit")
     if seconds >= _SECONDS_LIMIT:
         raise ConfigError(f"{name} is out of range: {duration!r} seconds; use None for no limit")
@@ -75,6 +80,28 @@ def _count(name: str, value: int | None) -> int | None:
     return value
 
 
+def name(value: str) -> str:
+    """A cache's name.
+
+    Raises:
+        TypeError: It is no str.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"name must be a str, got {type(value).__name__}")
+    return value
+
+
+def function(name: str, value: _Function) -> _Function:
+    """A function, or None.
+
+    Raises:
+        TypeError: It cannot be called.
+    """
+    if value is not None and not callable(value):
+        raise TypeError(f"{name} must be callable or None, got {type(value).__name__}")
+    return value
+
+
 def policy(value: str) -> str:
     """The name of a policy.
 
@@ -108,6 +135,6 @@ def clock(seconds: Callable[[], float] | None) -> Callable[[], int] | None:
         raise TypeError(f"clock must be a callable that returns seconds, got {type(seconds).__name__}")
 
     def nanoseconds() -> int:
-        return int(seconds() * NANOSECONDS) & _COUNT_LIMIT
+        return (int(seconds() * NANOSECONDS) + _CLOCK_START) & _COUNT_LIMIT
 
     return nanoseconds

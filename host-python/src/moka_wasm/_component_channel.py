@@ -71,7 +71,7 @@ class ComponentChannel:
         opened = self._call(
             "[static]cache.open",
             _record(
-                name=config.name,
+                name=config.name.encode("utf-8", "replace").decode(),
                 capacity=config.capacity,
                 ttl=config.ttl,
                 tti=config.tti,

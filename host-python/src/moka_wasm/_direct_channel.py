@@ -263,7 +263,7 @@ def _open_guest(config: CacheConfig, now: Callable[[], int]) -> tuple[_Guest, _L
     numbers = (config.capacity, config.ttl, config.tti, config.memory_limit)
     policy = ("tiny_lfu", "lru").index(config.policy)
     fields = _CONFIG.pack(*map(_or_none, numbers), policy, config.removal_log)
-    if lane.call("open", lane.write(fields + config.name.encode()), now()) != _NO_BYTES | _YES:
+    if lane.call("open", lane.write(fields + config.name.encode("utf-8", "replace")), now()) != _NO_BYTES | _YES:
         raise lane.failure()
     guest.cache = lane.words[0]
     return guest, lane

@@ -103,16 +103,16 @@ class Moka(MutableMapping[K, V]):
         name: str = "",
     ) -> None:
         self._config = CacheConfig(
-            name=name,
+            name=arguments.name(name),
             capacity=arguments.capacity(capacity),
             ttl=arguments.nanoseconds("ttl", ttl),
             tti=arguments.nanoseconds("tti", tti),
             policy=arguments.policy(policy),
             memory_limit=arguments.memory_limit(memory_limit),
-            removal_log=_REMOVAL_LOG if eviction_listener is not None else 0,
+            removal_log=_REMOVAL_LOG if arguments.function("eviction_listener", eviction_listener) is not None else 0,
             clock=arguments.clock(clock),
         )
-        self._weigher = weigher
+        self._weigher = arguments.function("weigher", weigher)
         self._serializer = resolve_serializer(serializer)
         self._encode: Callable[[V], bytes] = self._serializer.dumps
         self._decode: Callable[[bytes], V] = self._serializer.loads
@@ -290,6 +290,8 @@ class Moka(MutableMapping[K, V]):
         self._channel.close()
 
     def __enter__(self) -> Moka[K, V]:
+        # Refused once it is closed, as by any other method.
+        self._channel.counters()
         return self
 
     def __exit__(self, *_: object) -> None:
