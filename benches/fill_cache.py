@@ -3,8 +3,8 @@
     fill_cache.py MODULE COUNT SHAPE
 
 prints, as JSON: "fill", the nanoseconds that it took to make and store them; "memory", the bytes that resident memory
-grew by; "gc", the nanoseconds of a ``gc.collect()`` with them, the quickest of five; "entries", how many there are. While
-the cache is filled the collector runs as it does in any program.
+grew by; "gc", the nanoseconds of a ``gc.collect()`` with them, the quickest of five; "entries", how many there are.
+While the cache is filled the collector runs as it does in any program.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A moka cache that lives in a WebAssembly sandbox, serving Python: the three examples that moka-py's README opens with.
+"""A moka cache in a WebAssembly sandbox, serving Python: the three examples that moka-py's README opens with.
 
 Every line that is printed says what happened, and how the counters inside the sandbox stand after it.
 """
@@ -29,6 +29,7 @@ def time_to_live_and_time_to_idle() -> None:
     print("   stored [3, 2, 1] under 'key'", inside(cache))
 
     got = cache.get("key")
+    assert got is not None
     assert got == [3, 2, 1]
     got.append(0)
     print(f"   read it, and changed what was read to {got}: it is a copy, the cache still has {cache.get('key')}")

@@ -456,7 +456,7 @@ def test_durations(clock: Clock, duration: Any, seconds: float) -> None:
     remaining = cache.remaining("k")
     assert remaining is not None
     assert seconds - remaining <= DEADLINE_RESOLUTION + seconds * 1e-15
-    assert remaining <= seconds * (1 + 1e-15)
+    assert remaining <= seconds * (1 + 1e-15) or (remaining == math.inf and seconds > 2**63 / 1e9)
     assert Moka(8, ttl=duration, tti=duration, clock=clock).setdefault("k", 1) == 1
 
 
@@ -855,9 +855,9 @@ def test_close_while_other_threads_are_inside() -> None:
 
 
 def test_closing_gives_the_memory_back() -> None:
-    """A thousand caches of 4 MiB each can be opened and closed one after the other."""
-    value = bytes(4 * MIB)
-    for _ in range(1000):
+    """Two hundred caches of 16 MiB each can be opened and closed one after the other, and reserve nothing after it."""
+    value = bytes(16 * MIB)
+    for _ in range(200):
         with Moka[int, bytes](None, serializer="bytes") as cache:
             cache[1] = value
             assert cache.stats().memory_bytes > len(value)

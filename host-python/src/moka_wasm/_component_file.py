@@ -34,7 +34,7 @@ def read_component() -> bytes:
         if override:
             with open(override, "rb") as file:
                 return file.read()
-        return (resources.files(__package__) / NAME).read_bytes()
+        return (resources.files("moka_wasm") / NAME).read_bytes()
     except OSError as error:
         raise IncompatibleComponentError(
             f"the component cannot be read: {error}; install the moka-wasm wheel, or build it with `make component`"

@@ -1,11 +1,11 @@
 """The channel over the direct ABI, in pure Python: the one place of this package that knows the ABI.
 
-The ABI is documented beside the guest's source, in ``src/direct/ABI.md``. Every operation takes a lane of the guest for
-itself, writes its bytes into the lane's mailbox, makes one call of ``wasmtime_func_call_unchecked`` and reads the answer.
+The ABI is documented beside the guest's source, in ``src/direct/ABI.md``. Every operation takes a lane of the guest
+for itself, writes its bytes into the lane's mailbox, calls ``wasmtime_func_call_unchecked`` once and reads the answer.
 
 The call holds the GIL, so that no other thread can be inside the sandbox; whatever runs between the bytecodes of an
 operation (another thread, a signal handler, a finalizer) uses another lane, and a fork finds nobody inside. Where there
-is no GIL a lock is held for the time of the call; nothing but the guest runs meanwhile, so it cannot be asked for twice.
+is no GIL a lock is held for the time of the call; nothing but the guest runs meanwhile, so nobody asks for it twice.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import struct
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, Union
+from typing import Any, Final
 
 from ._channel import UNLIMITED, CacheConfig, Counters, Entry, KeyCursor, Removal
 from ._errors import (
@@ -103,7 +104,7 @@ _CALLS_EXCLUDE_EACH_OTHER: Final = (
     and getattr(sys, "_is_gil_enabled", lambda: True)()
 )
 
-_Answer = Union[bytes, int, None]
+_Answer = bytes | int | None
 """Bytes; the number that came with *yes*; ``None`` for *no*."""
 
 
@@ -141,6 +142,7 @@ class _Guest:
             name: ctypes.c_void_p(ctypes.addressof(function)) for name, function in self._functions.items()
         }
         self.cache = 0
+        self.owner: weakref.ref[DirectChannel] | None = None
         self.free_lanes = list(range(_LANES - 1, -1, -1))
 
     def check(self, end: int) -> None:
@@ -183,7 +185,7 @@ class _Lane:
         """Calls a function, answers the upper half of its answer; the lower half is in ``words[0]``.
 
         Raises:
-            SandboxError: It trapped; the guest is marked as broken.
+            SandboxError: It trapped; the guest has been replaced.
         """
         args = self.args
         args[0] = self.number
@@ -195,11 +197,15 @@ class _Lane:
         return self.words[1]
 
     def trapped(self, error: int) -> SandboxError:
-        """Marks the guest as broken; answers the exception to raise."""
-        self.guest.call = _refuse_call
+        """Marks the guest as broken and has it replaced; answers the exception to raise."""
+        guest = self.guest
+        guest.call = _refuse_call
         trap, self.args[_TRAP] = self.args[_TRAP], 0
         exception = SandboxError("the sandbox stopped in the middle of the operation; the cache goes on, empty")
         exception.__cause__ = take_error(error, trap)
+        owner = None if guest.owner is None else guest.owner()
+        if owner is not None:
+            owner.replace(guest)
         return exception
 
     def resize(self, size: int) -> None:
@@ -278,11 +284,15 @@ class DirectChannel:
         self.removals_wait = False
         self._guest: _Guest | None = None
         self._lanes: list[_Lane] = []
-        self._replace(None)
+        self.replace(None)
 
-    def _replace(self, old: _Guest | None) -> None:
+    def replace(self, old: _Guest | None) -> None:
         """Puts a new, empty guest in the place of an old one, unless another thread did."""
+        if self._guest is old:
+            # Should this fail, the next operation finds no lane, and tries again.
+            self._lanes = []
         guest, lane = _open_guest(self._config, self._now)
+        guest.owner = weakref.ref(self)
         if self._guest is old:
             self._guest = guest
             # A new list: an operation that is still under way gives its lane back to the old one.
@@ -291,6 +301,7 @@ class DirectChannel:
     def close(self) -> None:
         self._guest = None
         self._lanes = []
+        self.removals_wait = False
 
     def _lane(self, lanes: list[_Lane]) -> _Lane:
         try:
@@ -299,12 +310,10 @@ class DirectChannel:
             guest = self._guest
         if guest is None:
             raise ClosedError("the cache is closed: open a new one")
+        if guest.call is _refuse_call:
+            self.replace(guest)
+            return self._lane(self._lanes)
         return _Lane(guest)
-
-    def _trapped(self, lane: _Lane, error: int) -> SandboxError:
-        exception = lane.trapped(error)
-        self._replace(lane.guest)
-        return exception
 
     def _finish(self, lanes: list[_Lane], lane: _Lane, upper: int) -> _Answer:
         """The answer whose upper half this is; gives the lane back."""
@@ -331,12 +340,7 @@ class DirectChannel:
         guest = lane.guest
         if data is not None:
             arguments = (lane.write(data), *arguments)
-        try:
-            upper = lane.call(name, guest.cache, *arguments)
-        except SandboxError:
-            self._replace(guest)
-            raise
-        return self._finish(lanes, lane, upper)
+        return self._finish(lanes, lane, lane.call(name, guest.cache, *arguments))
 
     def get(self, key: bytes, /) -> bytes | None:
         # The hot path: _operate written out.
@@ -360,7 +364,7 @@ class DirectChannel:
         upper = words[1]
         # A trap leaves the lane's number in the slot of the answer, whose upper half is 0.
         if error or (not upper and args[_TRAP]):
-            raise self._trapped(lane, error)
+            raise lane.trapped(error)
         if upper < _REMOVALS_WAIT:
             start = words[0]
             end = start + upper
@@ -399,7 +403,7 @@ class DirectChannel:
         error = guest.call(*lane.parameters["set"])
         upper = lane.words[1]
         if error or (not upper and args[_TRAP]):
-            raise self._trapped(lane, error)
+            raise lane.trapped(error)
         if upper == _NO_BYTES | _YES and total <= _MAILBOX:
             lanes.append(lane)
         else:
@@ -425,11 +429,7 @@ class DirectChannel:
         guest = lane.guest
         lane.write(key + value)
         lengths = (len(key), len(value))
-        try:
-            upper = lane.call(name, guest.cache, *lengths, weight, _or_none(ttl), _or_none(tti), self._now())
-        except SandboxError:
-            self._replace(guest)
-            raise
+        upper = lane.call(name, guest.cache, *lengths, weight, _or_none(ttl), _or_none(tti), self._now())
         return self._finish(lanes, lane, upper)
 
     def expire(self, key: bytes, remaining: int | None, /) -> bool:
@@ -465,7 +465,10 @@ class DirectChannel:
             while len(values) < wanted:
                 # The guest ends a long answer early.
                 ((rest, _),) = _pack_keys(keys[len(values) : wanted])
-                values += _unpack_values(self._bytes(self._operate("get_many", rest, self._now())) or b"")
+                further = list(_unpack_values(self._bytes(self._operate("get_many", rest, self._now())) or b""))
+                if not further:
+                    raise SandboxError("the guest answered none of the keys it was asked for")
+                values += further
         return values
 
     def set_many(self, entries: Sequence[Entry], /) -> None:
@@ -501,16 +504,18 @@ class DirectChannel:
         return _unpack_keys(self._bytes(self._operate("keys_next", None, cursor, limit, self._now())) or b"")
 
     def drain(self, limit: int, /) -> tuple[list[Removal], int]:
+        # The answer says whether more wait.
+        self.removals_wait = False
         answer = self._bytes(self._operate("drain", None, limit)) or b""
         lost, count = _DRAINED.unpack_from(answer)
-        self.removals_wait = count == limit
-        removals = []
+        removals: list[Removal] = []
         position = _DRAINED.size
         for _ in range(count):
             cause, key, value = _REMOVAL.unpack_from(answer, position)
             position += _REMOVAL.size
-            removals.append(Removal(cause, answer[position : position + key], answer[position + key : position + key + value]))
-            position += key + value
+            middle, end = position + key, position + key + value
+            removals.append(Removal(cause, answer[position:middle], answer[middle:end]))
+            position = end
         return removals, lost
 
     def lookup(self, key: bytes, lease_life: int, /) -> bytes | int | None:
@@ -530,13 +535,7 @@ class DirectChannel:
             # A lease is used up, whatever comes of it.
             self.release(lease)
             raise
-        try:
-            upper = lane.call(
-                "fill", guest.cache, lease, length, weight, _or_none(ttl), _or_none(tti), self._now()
-            )
-        except SandboxError:
-            self._replace(guest)
-            raise
+        upper = lane.call("fill", guest.cache, lease, length, weight, _or_none(ttl), _or_none(tti), self._now())
         if upper & ~_REMOVALS_WAIT == _NO_BYTES | _ERROR and lane.words[0] == _LAPSED:
             lanes.append(lane)
             return False

@@ -1,6 +1,6 @@
 """Every exception that this package raises on its own account.
 
-A caller's mistake is also a ``TypeError`` or a ``ValueError``, so that code which does not know this package catches it.
+A caller's mistake is also a ``TypeError`` or a ``ValueError``: code that does not know this package catches it.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ class Listener:
             self._listener(self._decode_key(key), self._decode_value(value), CAUSES[cause])
         except Exception as error:
             sys.unraisablehook(
-                SimpleNamespace(
+                SimpleNamespace(  # pyright: ignore[reportArgumentType]
                     exc_type=type(error),
                     exc_value=error,
                     exc_traceback=error.__traceback__,
