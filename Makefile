@@ -104,7 +104,9 @@ $(STAMPS)/wheel: $(COMPONENT) $(PACKAGE) | .venv/run
 	mkdir -p $(@D) && touch $@
 
 $(STAMPS)/node: host-node/package.json host-node/package-lock.json
-	cd host-node && npm ci --no-audit --no-fund
+	# Not `npm ci`: it refuses a lock that cannot name optional packages for other platforms which were never published.
+	# Versions and hashes are those of the lock all the same.
+	cd host-node && npm install --no-save --no-audit --no-fund
 	mkdir -p $(@D) && touch $@
 
 .tools/rust.env: rust-toolchain.toml scripts/find-rust scripts/wasi-target-from-debian

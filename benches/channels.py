@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from moka_wasm._channel import CacheConfig
-from moka_wasm._component_channel import ComponentChannel
-from moka_wasm._direct_channel import DirectChannel
 from operations import CAPACITY, again_and_again, live_keys, setting, with_each
 from rounds import Side, time_in_rounds
 from section import Options, progress
 from table import Goal, Row
+
+from moka_wasm._channel import CacheConfig
+from moka_wasm._component_channel import ComponentChannel
+from moka_wasm._direct_channel import DirectChannel
 
 
 def section(options: Options) -> Iterator[Row]:

@@ -12,10 +12,11 @@ from itertools import count, cycle, islice
 from typing import Any
 
 import moka_py
-import moka_wasm
 from rounds import Inputs, Side, time_in_rounds
 from section import Options, progress
 from table import Goal, Row
+
+import moka_wasm
 
 CAPACITY = 10_000
 LIVE = 1_000

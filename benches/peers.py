@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import moka_wasm
 from operations import (
     CAPACITY,
     LIVE,
@@ -27,6 +26,8 @@ from operations import (
 from rounds import Inputs, Side, time_in_rounds
 from section import Options, progress
 from table import Row
+
+import moka_wasm
 
 TTL = 3600
 

