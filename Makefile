@@ -14,20 +14,22 @@ WASM_TOOLS := 1.263.0
 
 STAMPS := target/stamps
 COMPONENT := host-python/src/moka_wasm/moka_cache.wasm
+NATIVE := host-python/src/moka_wasm/_native.abi3.so
 GUEST := Cargo.toml Cargo.lock build.rs rust-toolchain.toml $(shell find src wit -type f ! -name bindings.rs)
 COMPOSED := target/moka_cache_plugin_with_cache.wasm
-PACKAGE := host-python/pyproject.toml host-python/setup.py $(shell find host-python/src -name '*.py')
+PACKAGE := host-python/pyproject.toml host-python/setup.py $(shell find host-python/src -name '*.py*')
+EXTENSION := Cargo.toml Cargo.lock rust-toolchain.toml $(shell find host-python/native -type f)
 
 # Where the tests of the other hosts, and plugin-rust/compose.sh, find the component.
 export MOKA_CACHE_WASM := $(CURDIR)/$(COMPONENT)
 
-.PHONY: help run test lint fmt bench wheel component clean
+.PHONY: help run test lint fmt bench wheel component native clean
 .PHONY: test-wit test-rust test-rust-in-wasm test-imports test-python test-wheel test-host-rust test-node test-readme test-reproducible
 
 help: ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 16
 
-run: component .venv/run ## build everything and run the example program
+run: component native .venv/run ## build everything and run the example program
 	.venv/bin/python host-python/examples/quickstart.py
 
 # The cheap and general checks come first, those that need what others build later.
@@ -42,15 +44,17 @@ fmt: .tools/rust.env .venv/lint ## format every language
 	.venv/bin/ruff format --config host-python/pyproject.toml host-python scripts $(wildcard benches)
 	.venv/bin/ruff check --fix --config host-python/pyproject.toml host-python scripts $(wildcard benches)
 
-bench: component .venv/run .venv/bench ## measure, with other caches in the same run
+bench: component native .venv/run .venv/bench ## measure, with other caches in the same run
 	.venv/bin/python benches/run.py
 
-wheel: $(STAMPS)/wheel ## dist/moka_wasm-*.whl, which carries the component
+wheel: $(STAMPS)/wheel ## dist/moka_wasm-*.whl, which carry the component: one pure, one with the native extension
 
 component: $(COMPONENT)
 
+native: $(NATIVE)
+
 clean: ## remove what was built (.tools, which takes longest, stays)
-	rm -rf target .venv dist host-python/build host-python/src/*.egg-info $(COMPONENT) src/bindings.rs
+	rm -rf target .venv dist host-python/build host-python/src/*.egg-info $(COMPONENT) $(NATIVE) src/bindings.rs
 
 # The parts of make test.
 
@@ -67,7 +71,8 @@ test-rust-in-wasm: .tools/rust.env .venv/run
 test-imports: $(COMPONENT) .tools/wasm-tools-$(WASM_TOOLS)
 	scripts/check-imports
 
-test-python: $(COMPONENT) .venv/run .venv/test
+test-python: $(COMPONENT) $(NATIVE) .venv/run .venv/test
+	MOKA_WASM_PURE=1 .venv/bin/python -m pytest host-python
 	.venv/bin/python -m pytest host-python
 
 test-wheel: $(STAMPS)/wheel
@@ -91,6 +96,9 @@ $(COMPONENT): $(GUEST) scripts/build-component | .tools/cargo-component-$(CARGO_
 	scripts/build-component
 	touch $@
 
+$(NATIVE): $(EXTENSION) scripts/build-native | .tools/rust.env
+	scripts/build-native
+
 $(COMPOSED): $(COMPONENT) plugin-rust/Cargo.toml plugin-rust/compose.sh plugin-rust/src/lib.rs $(wildcard plugin-rust/wit/*.wit) .tools/wac-$(WAC)
 	scripts/rust --wasm plugin-rust/compose.sh
 	touch $@
@@ -99,7 +107,7 @@ $(STAMPS)/reproducible: $(COMPONENT) scripts/check-reproducible
 	scripts/check-reproducible
 	mkdir -p $(@D) && touch $@
 
-$(STAMPS)/wheel: $(COMPONENT) $(PACKAGE) | .venv/run
+$(STAMPS)/wheel: $(COMPONENT) $(PACKAGE) $(EXTENSION) | .venv/run
 	scripts/build-wheel
 	mkdir -p $(@D) && touch $@
 

@@ -17,14 +17,15 @@ PACKAGES = ("wasmtime", "msgpack", "moka-py", "cachetools", "theine", "cachebox"
 
 def describe() -> dict[str, str]:
     """The machine, the interpreter, and the versions of everything that is measured."""
-    cache: moka_wasm.Moka[str, str] = moka_wasm.Moka(1)
+    moka_wasm.Moka(1).close()
+    extension = "with" if "moka_wasm._native" in sys.modules else "without"
     guest = component()
     facts = {
         "machine": f"{_processor()}, {os.cpu_count()} CPUs, {platform.system()} {platform.release()}",
         "load average": _load(),
         "Python": f"{platform.python_implementation()} {platform.python_version()}, {platform.python_compiler()}"
         + ("" if getattr(sys, "_is_gil_enabled", lambda: True)() else ", free-threaded"),
-        "moka-wasm": f"{moka_wasm.VERSION}, {type(cache._channel).__name__}, component of {len(guest)} bytes, "
+        "moka-wasm": f"{moka_wasm.VERSION} {extension} the native extension, component of {len(guest)} bytes, "
         f"sha256 {hashlib.sha256(guest).hexdigest()[:16]}",
     }
     for package in PACKAGES:

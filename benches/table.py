@@ -15,8 +15,8 @@ class Goal:
     """The most that a row's ratio (or difference) may be.
 
     Args:
-        now: For the package without compiled code of its own.
-        native: For the package with its native channel.
+        now: For the package in pure Python, too.
+        native: For the package with its native extension.
     """
 
     now: float | None = None

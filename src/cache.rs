@@ -97,6 +97,7 @@ impl Cache {
             || config.ttl.is_some()
             || config.tti.is_some()
             || config.removal_log.is_some_and(|limit| limit > 0);
+        let headroom = Headroom::new(config.memory_limit);
         let shared = Arc::new(Shared::new(config.removal_log.unwrap_or(0)));
         Ok(Self {
             map: build(&config, hash, watched, budget, &shared),
@@ -104,7 +105,7 @@ impl Cache {
             hash,
             watched,
             budget,
-            headroom: Headroom::default(),
+            headroom,
             unweighed: 0,
             shared,
             leases: Leases::new(hash),
@@ -294,6 +295,11 @@ impl Cache {
         self.shared.drain(limit)
     }
 
+    /// How many bytes the key and the value of the oldest logged removal have, if there is one.
+    pub fn next_removal_size(&self) -> Option<usize> {
+        self.shared.next_size()
+    }
+
     /// Whether [`Self::drain_removals`] has something to tell.
     #[inline]
     pub fn removals_wait(&self) -> bool {
@@ -342,34 +348,47 @@ impl Cache {
                 return Err(SetError::TooLarge { size, limit });
             }
             if size > memory::LARGE as u64 {
-                self.reserve(key, &budget, size, weight);
+                // In the worst moment it is in memory three times.
+                self.evict_for(key, budget.weigh(size.saturating_mul(3), weight).min(budget.max_weight()));
             } else if self.unweighed + size > limit / 4 {
                 self.run_pending_tasks();
             }
             self.unweighed += size;
         }
-        if self.headroom.holds(key.len() + value) {
-            return Ok(());
-        }
-        self.run_pending_tasks();
-        if self.headroom.holds(memory::LARGE.max(key.len() + value)) {
-            return Ok(());
-        }
-        self.shared.drop_log();
-        reclaim();
-        if self.headroom.holds(memory::LARGE.max(key.len() + value)) { Ok(()) } else { Err(SetError::OutOfMemory) }
+        let size = key.len() + value;
+        if self.headroom.holds(size) { Ok(()) } else { self.find_headroom(key, size) }
     }
 
-    /// Has moka evict for a large entry before it is there, by a reservation that weighs as much as the entry will take
-    /// in the worst moment.
-    fn reserve(&mut self, key: &[u8], budget: &Budget, size: u64, weight: u32) {
+    #[cold]
+    fn find_headroom(&mut self, key: &[u8], size: usize) -> Result<(), SetError> {
+        self.run_pending_tasks();
+        // There may be room within the budget, but not in one piece: evict step by step, down to an empty cache. What
+        // was removed is in memory as long as it is logged.
+        for eighths in 0..=8 {
+            if self.headroom.is_there(size) {
+                return Ok(());
+            }
+            if let Some(budget) = self.budget.filter(|_| eighths > 0) {
+                self.evict_for(key, budget.max_weight() / 8 * eighths);
+            }
+            if !self.headroom.is_there(size) && self.shared.drop_log() {
+                reclaim();
+            }
+        }
+        if self.headroom.is_there(size) { Ok(()) } else { Err(SetError::OutOfMemory) }
+    }
+
+    /// Has moka evict until this weight is free, by a reservation that weighs as much. It is admitted with no weight
+    /// first: a candidate could be refused for the sake of what it would evict.
+    fn evict_for(&mut self, key: &[u8], weight: u32) {
         let mut unused = [key, &[0]].concat();
         while self.map.contains_key(unused.as_slice()) {
             unused.push(0);
         }
-        let reservation = Value::reservation(budget.weigh(size.saturating_mul(3), weight));
-        self.map.insert(Key::from(unused.as_slice()), reservation);
-        self.map.run_pending_tasks();
+        for weight in [0, weight] {
+            self.map.insert(Key::from(unused.as_slice()), Value::reservation(weight));
+            self.map.run_pending_tasks();
+        }
         self.map.invalidate(unused.as_slice());
         self.run_pending_tasks();
     }
@@ -455,7 +474,7 @@ fn build(config: &Config, hash: KeyedHash, watched: bool, budget: Option<Budget>
         let listener = Arc::clone(shared);
         builder = builder.eviction_listener(move |key, value, cause| listener.removed_by_moka(key, value, cause));
     }
-    if let Some(capacity) = budget.map_or(config.capacity, |budget| Some(budget.max_weight)) {
+    if let Some(capacity) = budget.map_or(config.capacity, |budget| Some(budget.max_weight().into())) {
         builder = builder.max_capacity(capacity);
     }
     builder = match budget {

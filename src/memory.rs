@@ -15,8 +15,13 @@ const ENTRY_OVERHEAD: u64 = 384;
 /// The weights are scaled to sums of about this size, which leaves room for the heaviest in 32 bits.
 const SCALE: u64 = 1 << 30;
 
-/// A single allocation of this size must be possible before an entry is stored: moka's own cannot be refused.
-const HEADROOM: usize = 512 << 10;
+/// A single allocation of this size, or of an eighth of the memory limit, must be possible before an entry is stored:
+/// moka's own cannot be refused.
+const HEADROOM: u64 = 512 << 10;
+
+fn headroom(limit: Option<u64>) -> u64 {
+    limit.map_or(HEADROOM, |limit| (limit / 8).min(HEADROOM))
+}
 
 /// How many stores may pass between two looks at the headroom.
 const LOOK_EVERY: u32 = 64;
@@ -70,15 +75,15 @@ pub(crate) struct Budget {
     /// What all entries may be charged.
     bytes: u64,
     capacity: Option<u64>,
-    /// What all moka weights may sum up to.
-    pub(crate) max_weight: u64,
+    /// What all moka weights may sum up to: at most [`SCALE`].
+    max_weight: u64,
 }
 
 impl Budget {
     /// The budget of a memory limit, of which `taken` bytes are taken by the program itself.
     pub(crate) fn new(limit: u64, taken: u64, capacity: Option<u64>) -> Self {
         // An eighth is left to the writes that moka has not weighed yet, a sixteenth to fragmentation.
-        let bytes = (limit.saturating_sub(taken + HEADROOM as u64 / 2)).max(LEAST_LIMIT / 8) / 16 * 13;
+        let bytes = limit.saturating_sub(taken + headroom(Some(limit))).max(LEAST_LIMIT / 8) / 16 * 13;
         let max_weight = match capacity {
             None => bytes.min(SCALE),
             Some(0) => 0,
@@ -94,6 +99,11 @@ impl Budget {
         self.bytes / 3
     }
 
+    /// What all moka weights may sum up to.
+    pub(crate) fn max_weight(&self) -> u32 {
+        u32::try_from(self.max_weight).unwrap_or(u32::MAX)
+    }
+
     /// The moka weight of an entry.
     pub(crate) fn weigh(&self, charge: u64, weight: u32) -> u32 {
         let share = |part: u64, whole: u64| {
@@ -106,20 +116,28 @@ impl Budget {
 }
 
 /// Watches that the guest can still get memory.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Headroom {
+    size: usize,
     stores: u32,
 }
 
 impl Headroom {
-    /// Whether an entry of this size can be stored without running out of memory on the way.
+    pub(crate) fn new(limit: Option<u64>) -> Self {
+        Self { size: usize::try_from(headroom(limit)).unwrap_or(usize::MAX), stores: 0 }
+    }
+
+    /// Whether an entry of this size can be stored without running out of memory on the way; looks now and then, and
+    /// at large entries always.
+    #[inline]
     pub(crate) fn holds(&mut self, size: usize) -> bool {
-        self.stores += 1;
-        if size < LARGE && self.stores % LOOK_EVERY != 1 {
-            return true;
-        }
-        let Some(needed) = HEADROOM.checked_add(size) else { return false };
-        Vec::<u8>::new().try_reserve_exact(needed).is_ok()
+        self.stores = self.stores.wrapping_add(1);
+        (size < LARGE && self.stores % LOOK_EVERY != 1) || self.is_there(size)
+    }
+
+    /// Whether an entry of this size can be stored without running out of memory on the way.
+    pub(crate) fn is_there(&self, size: usize) -> bool {
+        self.size.checked_add(size).is_some_and(|needed| Vec::<u8>::new().try_reserve_exact(needed).is_ok())
     }
 }
 

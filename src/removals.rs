@@ -215,6 +215,10 @@ impl Shared {
         (removals, std::mem::take(&mut state.lost))
     }
 
+    pub(crate) fn next_size(&self) -> Option<usize> {
+        self.state().log.front().map(|removal| removal.key.len() + removal.value.len())
+    }
+
     /// Forgets the log, to free the memory it holds on to; whether there was any.
     pub(crate) fn drop_log(&self) -> bool {
         let mut state = self.state();

@@ -5,7 +5,7 @@ use super::options;
 use crate::{Cache, Cause, KeyCursor, Stats};
 
 /// An answer ends once it is longer than this.
-const ENOUGH: usize = 16 << 20;
+const ENOUGH: usize = 256 << 10;
 
 const ABSENT: u32 = u32::MAX;
 
@@ -71,7 +71,9 @@ pub(crate) fn get_many(cache: &mut Cache, request: &[u8]) -> Result<Reply, Error
     while answered < count && answer.len() <= ENOUGH {
         match cache.get(reader.key()?) {
             Some(value) => {
-                answer.try_reserve(value.len() + 4).map_err(|_| crate::SetError::OutOfMemory)?;
+                if answer.try_reserve(value.len() + 4).is_err() {
+                    break;
+                }
                 put_bytes(&mut answer, &value);
             }
             None => answer.extend(ABSENT.to_le_bytes()),
@@ -127,6 +129,15 @@ pub(crate) fn drain(cache: &mut Cache, limit: u32) -> Vec<u8> {
     let mut count = 0;
     let mut lost = 0;
     while count < limit && answer.len() <= ENOUGH {
+        let Some(size) = cache.next_removal_size() else { break };
+        if answer.try_reserve(12 + size).is_err() {
+            if count == 0 {
+                // It can never be handed over.
+                cache.drain_removals(1);
+                lost += 1;
+            }
+            break;
+        }
         let (removals, lost_now) = cache.drain_removals(1);
         lost += lost_now;
         let Some(removal) = removals.first() else { break };
@@ -145,7 +156,7 @@ pub(crate) fn drain(cache: &mut Cache, limit: u32) -> Vec<u8> {
         answer.extend_from_slice(&removal.value);
         count += 1;
     }
-    lost += if limit == 0 { cache.drain_removals(0).1 } else { 0 };
+    lost += cache.drain_removals(0).1;
     answer[..8].copy_from_slice(&lost.to_le_bytes());
     set_count(&mut answer, 8, count);
     answer

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import os
-from importlib import resources
 
 from ._errors import IncompatibleComponentError
 
@@ -31,10 +30,8 @@ def read_component() -> bytes:
     """
     override = os.environ.get("MOKA_WASM_COMPONENT")
     try:
-        if override:
-            with open(override, "rb") as file:
-                return file.read()
-        return (resources.files("moka_wasm") / NAME).read_bytes()
+        with open(override or os.path.join(os.path.dirname(__file__), NAME), "rb") as file:
+            return file.read()
     except OSError as error:
         raise IncompatibleComponentError(
             f"the component cannot be read: {error}; install the moka-wasm wheel, or build it with `make component`"

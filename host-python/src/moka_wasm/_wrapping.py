@@ -15,7 +15,6 @@ from ._cached_types import AnyMoka, CachedFunction, CacheInfo, Cause, Duration, 
 from ._errors import UnsupportedKeyError
 from ._moka import Moka
 from ._single_flight import FlightStore, Request
-from ._single_flight_async import TaskFlights
 
 MakeKey = Callable[[tuple[Any, ...], dict[str, Any]], Hashable]
 
@@ -125,6 +124,9 @@ def _wrap_async(
 ) -> Callable[..., Any]:
     get, put = cache.get, cache.set
     store = cast("FlightStore[Hashable, Any]", cache)
+    # asyncio takes a third as long to import as wasmtime, and most programs decorate no coroutine functions.
+    from ._single_flight_async import TaskFlights
+
     flights = TaskFlights()
 
     async def plain(*args: Any, **kwargs: Any) -> Any:
