@@ -1,5 +1,10 @@
-"""What pyproject.toml cannot say: a wheel without the component must not come to be."""
+"""What pyproject.toml cannot say.
 
+A wheel without the component must not come to be, and there are two kinds: the pure one, for every interpreter, and,
+with ``MOKA_WASM_NATIVE=1`` in the environment, one for this platform that carries the native extension.
+"""
+
+import os
 from pathlib import Path
 
 from setuptools import setup
@@ -17,4 +22,22 @@ class WheelWithComponent(bdist_wheel):
         super().run()
 
 
-setup(cmdclass={"bdist_wheel": WheelWithComponent})
+native = {}
+if os.environ.get("MOKA_WASM_NATIVE"):
+    from setuptools_rust import Binding, RustExtension
+
+    native = {
+        "rust_extensions": [
+            RustExtension(
+                "moka_wasm._native",
+                "native/Cargo.toml",
+                args=["--locked"],
+                binding=Binding.PyO3,
+                debug=False,
+                py_limited_api=True,
+            )
+        ],
+        "options": {"bdist_wheel": {"py_limited_api": "cp310"}},
+    }
+
+setup(cmdclass={"bdist_wheel": WheelWithComponent}, **native)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from conformance import Case, cases, weight
+
 from moka_wasm._component_channel import ComponentChannel
 from moka_wasm._direct_channel import DirectChannel
 

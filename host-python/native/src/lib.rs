@@ -1,1 +1,12 @@
-pub fn x(){}
+//! The hot paths of the Python package `moka_wasm`: wasmtime-py compiles, instantiates, limits and owns the sandbox,
+//! this calls it. `_hot.py` says when; everything works without it.
+
+mod codec;
+mod hot;
+mod raw;
+
+#[pyo3::pymodule(gil_used = true)]
+mod _native {
+    #[pymodule_export]
+    use crate::hot::{Binding, Hot, install};
+}

@@ -117,9 +117,7 @@ class ComponentChannel:
     def contains(self, key: bytes, /) -> bool:
         return bool(self._method("contains", key))
 
-    def set(
-        self, key: bytes, value: bytes, weight: int = 1, ttl: int | None = None, tti: int | None = None, /
-    ) -> None:
+    def set(self, key: bytes, value: bytes, weight: int = 1, ttl: int | None = None, tti: int | None = None, /) -> None:
         answer = self._method("set", key, value, _options(weight, ttl, tti))
         if answer.tag == "err":
             raise _set_error(answer.payload)

@@ -10,6 +10,7 @@ is no GIL a lock is held for the time of the call; nothing but the guest runs me
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import struct
 import sys
@@ -19,6 +20,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
+from . import _hot as hot
 from ._channel import UNLIMITED, CacheConfig, Counters, Entry, KeyCursor, Removal
 from ._errors import (
     ClosedError,
@@ -43,6 +45,8 @@ _LENGTH: Final = _REMOVALS_WAIT - 1
 _NO, _YES, _ERROR = 0, 1, 2
 
 _LENGTH_LIMIT: Final = 1 << 30
+# An answer of several entries ends once it is longer than this.
+_LONG_ANSWER: Final = 256 << 10
 _LEAST_MEMORY: Final = 1 << 20
 # A mailbox of this size is kept; a larger one is given back after use.
 _MAILBOX: Final = 65536
@@ -156,9 +160,9 @@ class _Guest:
 class _Lane:
     """One operation's own way in and out: a mailbox, argument slots, and prepared arguments for each function."""
 
-    __slots__ = ("__weakref__", "args", "guest", "mailbox", "number", "parameters", "raw", "room", "words")
+    __slots__ = ("__weakref__", "address", "args", "guest", "mailbox", "number", "parameters", "raw", "room", "words")
 
-    def __init__(self, guest: _Guest) -> None:
+    def __init__(self, guest: _Guest, room: int = _MAILBOX) -> None:
         try:
             self.number = guest.free_lanes.pop()
         except IndexError:
@@ -172,9 +176,12 @@ class _Lane:
         tail = (ctypes.c_void_p(where), ctypes.c_size_t(_SLOTS), ctypes.c_void_p(where + 8 * _TRAP))
         # Prepared ctypes objects: converting five integers for each call would take as long as the call.
         self.parameters = {name: (guest.context, function, *tail) for name, function in guest.functions.items()}
+        self.address = 0
         self.room = 0
         self.mailbox = guest.memory[:0]
-        self.resize(_MAILBOX)
+        # An operation that was interrupted on the lane of this number may have left a large mailbox behind.
+        self.resize(0)
+        self.resize(room)
 
     def __del__(self) -> None:
         # Also the lane of an operation that was interrupted comes back this way.
@@ -219,7 +226,15 @@ class _Lane:
             raise GuestMemoryError(f"the sandbox has no memory for {size} bytes of key and value: store less")
         self.guest.check(address + size)
         self.mailbox = self.guest.memory[address : address + size]
+        self.address = address
         self.room = size
+
+    def shrink(self) -> None:
+        """Gives a large mailbox back; what there is no memory for now, the next operation asks for again."""
+        if self.room > _MAILBOX:
+            with contextlib.suppress(GuestMemoryError):
+                self.resize(0)
+                self.resize(_MAILBOX)
 
     def write(self, data: bytes) -> int:
         """Puts bytes into the mailbox, answers how many."""
@@ -284,6 +299,8 @@ class DirectChannel:
         self.removals_wait = False
         self._guest: _Guest | None = None
         self._lanes: list[_Lane] = []
+        self.binding = hot.binding(config.clock)
+        """The extension's way into the guest, if there is the extension."""
         self.replace(None)
 
     def replace(self, old: _Guest | None) -> None:
@@ -291,17 +308,23 @@ class DirectChannel:
         if self._guest is old:
             # Should this fail, the next operation finds no lane, and tries again.
             self._lanes = []
+            if self.binding is not None:
+                self.binding.unbind()
         guest, lane = _open_guest(self._config, self._now)
         guest.owner = weakref.ref(self)
         if self._guest is old:
             self._guest = guest
             # A new list: an operation that is still under way gives its lane back to the old one.
             self._lanes = [lane]
+            if self.binding is not None:
+                hot.bind(self.binding, guest, _Lane(guest, hot.MAILBOX))
 
     def close(self) -> None:
         self._guest = None
         self._lanes = []
         self.removals_wait = False
+        if self.binding is not None:
+            self.binding.unbind()
 
     def _lane(self, lanes: list[_Lane]) -> _Lane:
         try:
@@ -326,12 +349,18 @@ class DirectChannel:
             answer = lane.words[0]
         elif upper & _LENGTH == _ERROR:
             error = lane.failure()
+            lane.shrink()
             lanes.append(lane)
             raise error
-        if lane.room > _MAILBOX:
-            lane.resize(0)
+        lane.shrink()
         lanes.append(lane)
         return answer
+
+    def finish_hot(self, lane: _Lane, error: int) -> bytes | None:
+        """Ends an operation of the extension's, whose answer, on the extension's own lane, is not one that it knows."""
+        if error or lane.args[_TRAP]:
+            raise lane.trapped(error)
+        return self._bytes(self._finish([], lane, lane.words[1]))
 
     def _operate(self, name: str, data: bytes | None, *arguments: int) -> _Answer:
         """One operation: the bytes, if it takes some, go into the mailbox and their length before the arguments."""
@@ -375,9 +404,7 @@ class DirectChannel:
             return value
         return self._bytes(self._finish(lanes, lane, upper))
 
-    def set(
-        self, key: bytes, value: bytes, weight: int = 1, ttl: int | None = None, tti: int | None = None, /
-    ) -> None:
+    def set(self, key: bytes, value: bytes, weight: int = 1, ttl: int | None = None, tti: int | None = None, /) -> None:
         # The other hot path.
         lanes = self._lanes
         try:
@@ -463,12 +490,10 @@ class DirectChannel:
             wanted = len(values) + count
             values += _unpack_values(self._bytes(self._operate("get_many", request, self._now())) or b"")
             while len(values) < wanted:
-                # The guest ends a long answer early.
-                ((rest, _),) = _pack_keys(keys[len(values) : wanted])
-                further = list(_unpack_values(self._bytes(self._operate("get_many", rest, self._now())) or b""))
-                if not further:
-                    raise SandboxError("the guest answered none of the keys it was asked for")
-                values += further
+                # The guest ended the answer early. The next value may be too large to be copied once more: by itself.
+                values.append(self.get(keys[len(values)]))
+                for rest, _ in _pack_keys(keys[len(values) : wanted]):
+                    values += _unpack_values(self._bytes(self._operate("get_many", rest, self._now())) or b"")
         return values
 
     def set_many(self, entries: Sequence[Entry], /) -> None:
@@ -516,6 +541,10 @@ class DirectChannel:
             middle, end = position + key, position + key + value
             removals.append(Removal(cause, answer[position:middle], answer[middle:end]))
             position = end
+        if len(answer) > _LONG_ANSWER and count < limit:
+            # It ended early.
+            further, further_lost = self.drain(limit - count)
+            return removals + further, lost + further_lost
         return removals, lost
 
     def lookup(self, key: bytes, lease_life: int, /) -> bytes | int | None:
@@ -566,7 +595,9 @@ class _KeyCursor:
     def close(self) -> None:
         if not self._over and self._guest is not None and self._guest is self._channel._guest:
             self._over = True
-            self._channel._operate("keys_close", None, self._cursor)
+            # An interrupt may have kept us from noticing that the guest has closed it.
+            with contextlib.suppress(SandboxError):
+                self._channel._operate("keys_close", None, self._cursor)
 
 
 def _pack_keys(keys: Sequence[bytes]) -> Iterator[tuple[bytes, int]]:

@@ -16,6 +16,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, cast, overload
 
 from . import _arguments as arguments
+from . import _hot as hot
 from ._channel import UNLIMITED, CacheConfig, Channel, Entry
 from ._direct_channel import DirectChannel
 from ._keys import decode_key, encode_key
@@ -40,7 +41,7 @@ _MISSING: Any = object()
 _KEY_PAGE = 1024
 
 
-class Moka(MutableMapping[K, V]):
+class Moka(hot.Hot, MutableMapping[K, V]):
     """A cache that lives in a WebAssembly sandbox. Keys and values go in as bytes: what comes out is a copy.
 
     Times are seconds, or a ``timedelta``. Threads may share a cache.
@@ -120,7 +121,10 @@ class Moka(MutableMapping[K, V]):
             None if eviction_listener is None else Listener(eviction_listener, decode_key, self._serializer.loads)
         )
         self._flights = ThreadFlights()
-        self._use(DirectChannel(self._config))
+        channel = DirectChannel(self._config)
+        self._use(channel)
+        if eviction_listener is None:
+            hot.attach(self, channel, self._serializer, sets=weigher is None)
 
     def _use(self, channel: Channel) -> None:
         self._channel = channel
@@ -265,7 +269,8 @@ class Moka(MutableMapping[K, V]):
         entry does not fit into the memory limit, those before it are stored.
         """
         ttl_ns, tti_ns = arguments.nanoseconds("ttl", ttl), arguments.nanoseconds("tti", tti)
-        pairs = entries.items() if isinstance(entries, Mapping) else entries
+        mapping = isinstance(entries, Mapping)
+        pairs = cast("Iterable[tuple[K, V]]", cast("Mapping[K, V]", entries).items() if mapping else entries)
         encoded = [
             Entry(encode_key(key), self._encode(value), self._weigh(key, value), ttl_ns, tti_ns) for key, value in pairs
         ]
@@ -349,7 +354,7 @@ class Moka(MutableMapping[K, V]):
     def popitem(self) -> tuple[K, V]:
         """Takes any live entry out and answers it; KeyError if there is none."""
         for key in self:
-            value = self.remove(key, _MISSING)
+            value: Any = self.remove(key, _MISSING)
             if value is not _MISSING:
                 return key, value
         raise KeyError("popitem(): the cache is empty")
@@ -383,7 +388,7 @@ class Moka(MutableMapping[K, V]):
         self.set_many([*pairs, *cast("Mapping[K, V]", more).items()])
 
     __eq__ = object.__eq__
-    __hash__ = object.__hash__
+    __hash__ = object.__hash__  # pyright: ignore[reportAssignmentType]
 
     def __repr__(self) -> str:
         config = self._config
@@ -395,6 +400,11 @@ class Moka(MutableMapping[K, V]):
             "a Moka cannot be copied or pickled: its entries live in a sandbox of this process. "
             "Copy its items: dict(cache.items())"
         )
+
+    # What the extension uses.
+
+    def _finish_hot(self, lane: Any, error: int) -> bytes | None:
+        return cast("DirectChannel", self._channel).finish_hot(lane, error)
 
     # What single flight and the decorators use.
 
@@ -434,6 +444,9 @@ class Moka(MutableMapping[K, V]):
             self._listener.notify(self._channel)
 
 
+hot.install(Moka)
+
+
 # The views of a Mapping look each key up and take for granted that it is still there.
 
 
@@ -452,6 +465,6 @@ class _Items(ItemsView[K, V]):
 
     def __iter__(self) -> Iterator[tuple[K, V]]:
         for key in self._mapping:
-            value = self._mapping.get(key, _MISSING)
+            value: Any = self._mapping.get(key, _MISSING)
             if value is not _MISSING:
                 yield key, value

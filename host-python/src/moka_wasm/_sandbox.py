@@ -120,6 +120,10 @@ class Sandbox:
         """Bytes of linear memory now."""
         return int(self._memory.data_len(self.store))
 
+    def memory_address(self) -> int:
+        """The address of the ``wasmtime_memory_t``."""
+        return ctypes.addressof(self._memory._memory)
+
     def context(self) -> int:
         """The address of the ``wasmtime_context_t``."""
         return _address(self.store._context())
@@ -143,6 +147,11 @@ def _address(pointer: Any) -> int:
 def call_unchecked_address() -> int:
     """The address of ``wasmtime_func_call_unchecked`` in the library that wasmtime-py has loaded."""
     return _address(ffi.dll.wasmtime_func_call_unchecked)
+
+
+def memory_size_address() -> int:
+    """The address of ``wasmtime_memory_data_size`` there."""
+    return _address(ffi.dll.wasmtime_memory_data_size)
 
 
 def take_error(error: int | None, trap: int | None) -> BaseException:

@@ -1,0 +1,487 @@
+//! The methods that replace those of `Moka`: what is common they do by themselves, the rest they leave to those.
+
+use std::cell::{Cell, RefCell};
+use std::sync::OnceLock;
+use std::time::Instant;
+
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyDict, PyTuple, PyType};
+use pyo3::{Borrowed, PyTraverseError, PyVisit};
+
+use crate::codec::{self, Writer};
+use crate::raw::{self, Answer, Arguments, GilBound, Guest};
+
+const NO_BYTES: u32 = 1 << 31;
+const REMOVALS_WAIT: u32 = 1 << 30;
+const YES: u32 = 1;
+
+/// A channel's way into its guest, while it has one.
+#[pyclass(frozen, module = "moka_wasm._native")]
+pub struct Binding {
+    clock: Option<Py<PyAny>>,
+    started: Instant,
+    /// What Python's clock said when it started.
+    start: u64,
+    inner: GilBound<Inner>,
+}
+
+/// A guest, its lane and its store.
+type Pending = (Guest, Py<PyAny>, Py<PyAny>);
+
+#[derive(Default)]
+struct Inner {
+    bound: Cell<bool>,
+    busy: Cell<bool>,
+    guest: RefCell<Option<Guest>>,
+    /// The lane, which keeps the guest.
+    lane: RefCell<Option<Py<PyAny>>>,
+    /// The guest's store. The garbage collector is not told of it: else it might have it freed before a finalizer of the
+    /// same garbage uses the cache.
+    store: RefCell<Option<Py<PyAny>>>,
+    /// What was bound and let go while an operation was under way.
+    pending: RefCell<Option<Pending>>,
+    retired: RefCell<Vec<Py<PyAny>>>,
+}
+
+#[pymethods]
+impl Binding {
+    #[new]
+    fn new(clock: Option<Py<PyAny>>, start: u64) -> Self {
+        Binding { clock, started: Instant::now(), start, inner: GilBound(Inner::default()) }
+    }
+
+    /// From now on, operations go by this lane.
+    fn bind(&self, py: Python<'_>, lane: Py<PyAny>, store: Py<PyAny>, addresses: [usize; 12]) -> PyResult<()> {
+        let Some(guest) = Guest::new(addresses.into()) else {
+            return Err(pyo3::exceptions::PyValueError::new_err("these are no addresses of a guest"));
+        };
+        self.unbind(py);
+        let inner = &self.inner.0;
+        if inner.busy.get() {
+            // From within an operation, which still uses the old one.
+            inner.pending.replace(Some((guest, lane, store)));
+        } else {
+            inner.install(guest, lane, store);
+        }
+        Ok(())
+    }
+
+    /// From now on, operations are refused here, and so go the long way.
+    fn unbind(&self, py: Python<'_>) {
+        let inner = &self.inner.0;
+        inner.bound.set(false);
+        let pending = inner.pending.take();
+        let old = inner.lane.take().into_iter().chain(inner.store.take());
+        if inner.busy.get() {
+            inner.retired.borrow_mut().extend(old);
+        } else {
+            old.for_each(|old| drop(old.into_bound(py)));
+        }
+        if let Some((_, lane, store)) = pending {
+            drop((lane.into_bound(py), store.into_bound(py)));
+        }
+    }
+
+    #[getter]
+    fn bound(&self) -> bool {
+        self.inner.0.bound.get()
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.clock)?;
+        visit.call(&*self.inner.0.lane.borrow())?;
+        Ok(())
+    }
+}
+
+impl Inner {
+    /// Only when nothing is bound and no operation is under way.
+    fn install(&self, guest: Guest, lane: Py<PyAny>, store: Py<PyAny>) {
+        self.store.replace(Some(store));
+        self.guest.replace(Some(guest));
+        self.lane.replace(Some(lane));
+        self.bound.set(true);
+    }
+
+    /// Sees to what was bound and let go during the operation that just ended.
+    #[cold]
+    fn tidy(&self, py: Python<'_>) {
+        if let Some((guest, lane, store)) = self.pending.take() {
+            self.install(guest, lane, store);
+        }
+        // Last, because it may run Python code.
+        for lane in self.retired.take() {
+            drop(lane.into_bound(py));
+        }
+    }
+}
+
+/// The end of an operation, however it ends.
+struct Busy<'a, 'py>(&'a Inner, Python<'py>);
+
+impl Drop for Busy<'_, '_> {
+    fn drop(&mut self) {
+        self.0.busy.set(false);
+        if !self.0.bound.get() {
+            self.0.tidy(self.1);
+        }
+    }
+}
+
+impl Binding {
+    /// Nanoseconds, of the same clock as `time.monotonic_ns` or the caller's own.
+    #[inline]
+    fn now(&self, py: Python<'_>) -> PyResult<Option<u64>> {
+        match &self.clock {
+            None => {
+                let elapsed = self.started.elapsed();
+                let elapsed = elapsed.as_secs().wrapping_mul(1_000_000_000).wrapping_add(elapsed.subsec_nanos().into());
+                Ok(Some(self.start.wrapping_add(elapsed)))
+            }
+            Some(clock) => Ok(clock.bind(py).call0()?.extract().ok()),
+        }
+    }
+
+    /// Nobody else has the lane until the answer is dropped.
+    #[inline]
+    fn begin<'py>(&self, py: Python<'py>) -> Option<Busy<'_, 'py>> {
+        let inner = &self.inner.0;
+        if !inner.bound.get() || inner.busy.replace(true) {
+            return None;
+        }
+        Some(Busy(inner, py))
+    }
+}
+
+/// What `Moka` inherits from: the place for a channel's binding.
+#[pyclass(frozen, subclass, module = "moka_wasm._native")]
+pub struct Hot {
+    attached: OnceLock<Attached>,
+}
+
+struct Attached {
+    binding: Py<Binding>,
+    sets: bool,
+    loads: Py<PyAny>,
+}
+
+#[pymethods]
+impl Hot {
+    #[new]
+    #[pyo3(signature = (*_arguments, **_named))]
+    fn new(_arguments: &Bound<'_, PyTuple>, _named: Option<&Bound<'_, PyDict>>) -> Self {
+        Hot { attached: OnceLock::new() }
+    }
+
+    /// Takes the short ways; `sets` says whether those of `set` too.
+    fn _attach(&self, binding: Py<Binding>, sets: bool, loads: Py<PyAny>) {
+        drop(self.attached.set(Attached { binding, sets, loads }));
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if let Some(attached) = self.attached.get() {
+            visit.call(&attached.binding)?;
+            visit.call(&attached.loads)?;
+        }
+        Ok(())
+    }
+}
+
+/// The methods of Python that do all that is not done here.
+struct Fallbacks {
+    get: Py<PyAny>,
+    set: Py<PyAny>,
+    get_item: Py<PyAny>,
+    set_item: Py<PyAny>,
+    get_encoded: Py<PyAny>,
+    encode_key: Py<PyAny>,
+    loads: Py<PyAny>,
+    finish: Py<PyAny>,
+}
+
+static FALLBACKS: PyOnceLock<Fallbacks> = PyOnceLock::new();
+
+/// Puts the methods of this module before those of the class.
+#[pyfunction]
+pub fn install(class: &Bound<'_, PyType>) -> PyResult<()> {
+    let py = class.py();
+    if !class.is_subclass_of::<Hot>()? {
+        return Err(PyTypeError::new_err("the class must be derived from Hot"));
+    }
+    let method = |name| class.getattr(name).map(Bound::unbind);
+    let fallbacks = Fallbacks {
+        get: method("get")?,
+        set: method("set")?,
+        get_item: method("__getitem__")?,
+        set_item: method("__setitem__")?,
+        get_encoded: method("_get_encoded")?,
+        encode_key: method("_encode_key")?,
+        loads: method("_loads")?,
+        finish: method("_finish_hot")?,
+    };
+    if FALLBACKS.set(py, fallbacks).is_err() {
+        return Err(PyTypeError::new_err("another class was given already"));
+    }
+    let methods = [
+        (c"get", c"($self, key, default=None)", raw::get as pyo3::ffi::PyCFunctionFastWithKeywords),
+        (c"set", c"($self, key, value, ttl=None, tti=None)", raw::set),
+        (c"__getitem__", c"($self, key)", raw::get_item),
+        (c"__setitem__", c"($self, key, value)", raw::set_item),
+        (c"_get_encoded", c"($self, key_bytes)", raw::get_encoded),
+        (c"_encode_key", c"($self, key)", raw::encode_key),
+        (c"_loads", c"($self, data)", raw::loads),
+    ];
+    for (name, signature, function) in methods {
+        let name_text = name.to_string_lossy();
+        let text = class.getattr(&*name_text)?.getattr("__doc__")?;
+        let text = if text.is_none() { String::new() } else { text.extract()? };
+        let doc = format!("{name_text}{}\n--\n\n{text}", signature.to_string_lossy());
+        let doc = Box::leak(std::ffi::CString::new(doc)?.into_boxed_c_str());
+        class.setattr(&*name_text, raw::descriptor(class, name, doc, function)?)?;
+    }
+    Ok(())
+}
+
+#[inline]
+fn attached<'a>(arguments: &Arguments<'a, '_>) -> Option<&'a Attached> {
+    hot(arguments.myself).attached.get()
+}
+
+#[allow(unsafe_code, reason = "a type check for each call would be a second one")]
+#[inline]
+fn hot<'a>(myself: Borrowed<'a, '_, PyAny>) -> &'a Hot {
+    // SAFETY: the descriptors check that it is an instance of their class, which `install` saw is derived from Hot. The
+    // interpreter keeps it for the time of the call.
+    unsafe { &*std::ptr::from_ref(raw::unchecked::<Hot>(myself).get()) }
+}
+
+/// What Python's method says.
+#[cold]
+fn fall_back<'py>(
+    arguments: &Arguments<'_, 'py>,
+    method: impl FnOnce(&Fallbacks) -> &Py<PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = arguments.myself.py();
+    let fallbacks = FALLBACKS.get(py).ok_or_else(|| PyTypeError::new_err("install was not called"))?;
+    let positional = (0..arguments.positional()).filter_map(|index| arguments.get(index));
+    let values: Vec<_> = std::iter::once(arguments.myself).chain(positional).collect();
+    let named = PyDict::new(py);
+    if let Some(names) = arguments.names {
+        for (index, name) in names.try_iter()?.enumerate() {
+            if let Some(value) = arguments.get(arguments.positional() + index) {
+                named.set_item(name?, value)?;
+            }
+        }
+    }
+    method(fallbacks).bind(py).call(PyTuple::new(py, values)?, Some(&named))
+}
+
+/// Leaves an unusual answer to Python, which knows what it means; its value, of bytes, or None.
+#[cold]
+fn finish<'py>(binding: &Binding, arguments: &Arguments<'_, 'py>, answer: Answer) -> PyResult<Bound<'py, PyAny>> {
+    let py = arguments.myself.py();
+    let inner = &binding.inner.0;
+    if answer.trapped {
+        inner.bound.set(false);
+    }
+    let lane = inner.lane.borrow().as_ref().map(|lane| lane.bind(py).clone());
+    let fallbacks = FALLBACKS.get(py).ok_or_else(|| PyTypeError::new_err("install was not called"))?;
+    fallbacks.finish.bind(py).call1((arguments.myself, lane, answer.error))
+}
+
+/// What was found.
+enum Found<'py> {
+    Value(Bound<'py, PyAny>),
+    Nothing,
+    /// It has to be done in Python.
+    Unusual,
+}
+
+/// A look-up. `make` turns the answered bytes into an object without running Python code; if it cannot, the bytes are
+/// copied and given to `loads`.
+#[inline]
+fn look_up<'py>(
+    attached: &Attached,
+    arguments: &Arguments<'_, 'py>,
+    write_key: impl FnOnce(&mut Writer<'_>) -> Option<()>,
+    decode: bool,
+) -> PyResult<Found<'py>> {
+    let py = arguments.myself.py();
+    let binding = attached.binding.get();
+    let Some(now) = binding.now(py)? else { return Ok(Found::Unusual) };
+    let Some(busy) = binding.begin(py) else { return Ok(Found::Unusual) };
+    let borrowed = busy.0.guest.borrow();
+    let Some(guest) = borrowed.as_ref() else { return Ok(Found::Unusual) };
+    let written = guest.fill(|room| {
+        let mut out = Writer::new(room);
+        write_key(&mut out).map(|()| out.length())
+    });
+    let Some(length) = written else { return Ok(Found::Unusual) };
+    let answer = guest.get(length, now);
+    if answer.upper == NO_BYTES && !answer.trapped {
+        return Ok(Found::Nothing);
+    }
+    // Copied before any object is made that the garbage collector looks after: its finalizers may run the guest.
+    let mut small = [0; 256];
+    let mut large = Vec::new();
+    if answer.upper < REMOVALS_WAIT && !answer.trapped {
+        let length = answer.upper as usize;
+        let read = guest.read(answer.lower as usize, length, |bytes| {
+            if decode && codec::is_leaf(bytes) {
+                if let Some(value) = codec::read_value(py, bytes) {
+                    return Some(value);
+                }
+            } else if !decode {
+                return Some(PyBytes::new(py, bytes).into_any());
+            }
+            match small.get_mut(..length) {
+                Some(small) => small.copy_from_slice(bytes),
+                None => large.extend_from_slice(bytes),
+            }
+            None
+        });
+        match read {
+            Some(Some(value)) => return Ok(Found::Value(value)),
+            Some(None) => {
+                drop(borrowed);
+                drop(busy);
+                let copy = small.get(..length).unwrap_or(&large);
+                if let Some(value) = codec::read_value(py, copy) {
+                    return Ok(Found::Value(value));
+                }
+                return attached.loads.bind(py).call1((PyBytes::new(py, copy),)).map(Found::Value);
+            }
+            None => {}
+        }
+    }
+    drop(borrowed);
+    let data = finish(binding, arguments, answer)?;
+    drop(busy);
+    if data.is_none() {
+        Ok(Found::Nothing)
+    } else if decode {
+        attached.loads.bind(py).call1((data,)).map(Found::Value)
+    } else {
+        Ok(Found::Value(data))
+    }
+}
+
+pub fn get<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    if let (Some(attached), None, Some(key), 1 | 2) =
+        (attached(arguments), arguments.names, arguments.get(0), arguments.positional())
+    {
+        match look_up(attached, arguments, |out| codec::write_key(out, key), true)? {
+            Found::Value(value) => return Ok(value),
+            Found::Nothing => {
+                return Ok(match arguments.get(1) {
+                    Some(default) => default.to_owned(),
+                    None => key.py().None().into_bound(key.py()),
+                });
+            }
+            Found::Unusual => {}
+        }
+    }
+    fall_back(arguments, |fallbacks| &fallbacks.get)
+}
+
+pub fn get_item<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    if let (Some(attached), None, Some(key), 1) =
+        (attached(arguments), arguments.names, arguments.get(0), arguments.positional())
+    {
+        match look_up(attached, arguments, |out| codec::write_key(out, key), true)? {
+            Found::Value(value) => return Ok(value),
+            Found::Nothing => return Err(pyo3::exceptions::PyKeyError::new_err((key.to_owned().unbind(),))),
+            Found::Unusual => {}
+        }
+    }
+    fall_back(arguments, |fallbacks| &fallbacks.get_item)
+}
+
+pub fn get_encoded<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    if let (Some(attached), None, Some(key), 1) =
+        (attached(arguments), arguments.names, arguments.get(0), arguments.positional())
+        && let Ok(bytes) = key.cast_exact::<PyBytes>()
+    {
+        match look_up(attached, arguments, |out| out.put(bytes.as_bytes()), false)? {
+            Found::Value(value) => return Ok(value),
+            Found::Nothing => return Ok(key.py().None().into_bound(key.py())),
+            Found::Unusual => {}
+        }
+    }
+    fall_back(arguments, |fallbacks| &fallbacks.get_encoded)
+}
+
+pub fn encode_key<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    if let (None, Some(key), 1) = (arguments.names, arguments.get(0), arguments.positional()) {
+        let mut room = [0; 256];
+        let mut out = Writer::new(&mut room);
+        if codec::write_key(&mut out, key).is_some() {
+            let length = out.length();
+            if let Some(bytes) = room.get(..length) {
+                return Ok(PyBytes::new(key.py(), bytes).into_any());
+            }
+        }
+    }
+    fall_back(arguments, |fallbacks| &fallbacks.encode_key)
+}
+
+pub fn loads<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    if let (Some(_), None, Some(data), 1) =
+        (attached(arguments), arguments.names, arguments.get(0), arguments.positional())
+        && let Ok(bytes) = data.cast_exact::<PyBytes>()
+        && let Some(value) = codec::read_value(data.py(), bytes.as_bytes())
+    {
+        return Ok(value);
+    }
+    fall_back(arguments, |fallbacks| &fallbacks.loads)
+}
+
+pub fn set<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let py = arguments.myself.py();
+    let lives = (2..4).filter_map(|index| arguments.get(index)).all(|life| life.is_none());
+    if arguments.names.is_none() && (2..=4).contains(&arguments.positional()) && lives && store(arguments)? {
+        return Ok(py.None().into_bound(py));
+    }
+    fall_back(arguments, |fallbacks| &fallbacks.set)
+}
+
+pub fn set_item<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let py = arguments.myself.py();
+    if arguments.names.is_none() && arguments.positional() == 2 && store(arguments)? {
+        return Ok(py.None().into_bound(py));
+    }
+    fall_back(arguments, |fallbacks| &fallbacks.set_item)
+}
+
+/// Stores the first two arguments; false: it has to be done in Python.
+#[inline]
+fn store(arguments: &Arguments<'_, '_>) -> PyResult<bool> {
+    let py = arguments.myself.py();
+    let (Some(attached), Some(key), Some(value)) = (attached(arguments), arguments.get(0), arguments.get(1)) else {
+        return Ok(false);
+    };
+    if !attached.sets {
+        return Ok(false);
+    }
+    let binding = attached.binding.get();
+    let Some(now) = binding.now(py)? else { return Ok(false) };
+    let Some(busy) = binding.begin(py) else { return Ok(false) };
+    let borrowed = busy.0.guest.borrow();
+    let Some(guest) = borrowed.as_ref() else { return Ok(false) };
+    let written = guest.fill(|room| {
+        let mut out = Writer::new(room);
+        codec::write_key(&mut out, key)?;
+        let length = out.length();
+        codec::write_value(&mut out, value, 0)?;
+        Some((length, out.length() - length))
+    });
+    let Some((key, value)) = written else { return Ok(false) };
+    let answer = guest.set(key, value, now);
+    if answer.upper != NO_BYTES | YES || answer.trapped {
+        drop(borrowed);
+        finish(binding, arguments, answer)?;
+    }
+    Ok(true)
+}

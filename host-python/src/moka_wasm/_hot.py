@@ -1,0 +1,135 @@
+"""The short ways of ``get`` and ``set``: a native extension in the place of ``_direct_channel``, where there is one.
+
+The extension (``host-python/native``) calls the very sandbox that the channel owns, by a lane of its own. It does what
+is common and leaves the rest to the methods of ``Moka``, so that nothing but the time depends on it. The environment
+variable ``MOKA_WASM_PURE`` turns it off.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import math
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from ._keys import encode_key
+from ._msgpack import MessagePackSerializer
+from ._sandbox import call_unchecked_address, memory_size_address
+
+if TYPE_CHECKING:
+    from ._direct_channel import DirectChannel, _Guest, _Lane
+
+# The versions of wasmtime whose C API the extension was tested with.
+_WASMTIME = range(49, 51)
+
+
+def _load() -> Any:
+    if os.environ.get("MOKA_WASM_PURE") or sys.implementation.name != "cpython":
+        return None
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():
+        # Its calls exclude each other by the GIL alone.
+        return None
+    try:
+        if int(metadata.version("wasmtime").partition(".")[0]) not in _WASMTIME:
+            return None
+        return importlib.import_module("moka_wasm._native")
+    except (ImportError, ValueError):
+        return None
+
+
+MAILBOX = 16384
+"""Room for keys and values on the extension's lane; what is larger takes the long way."""
+
+_native: Any = _load()
+_tested = False
+
+if TYPE_CHECKING or _native is None:
+
+    class Hot:
+        """What ``Moka`` inherits from."""
+
+        __slots__ = ()
+
+else:
+    Hot = _native.Hot
+
+
+def install(cache_class: type) -> None:
+    """Puts the extension's methods before those of ``Moka``."""
+    if _native is not None:
+        _native.install(cache_class)
+
+
+def binding(clock: Callable[[], int] | None) -> Any:
+    """A channel's way into its guests, not bound to one yet; ``None`` without the extension."""
+    return None if _native is None else _native.Binding(clock, time.monotonic_ns())
+
+
+def bind(binding: Any, guest: _Guest, lane: _Lane) -> None:
+    """Lets operations go to this guest by this lane, which is nobody else's."""
+    sandbox = guest.sandbox
+    addresses = (
+        call_unchecked_address(),
+        memory_size_address(),
+        sandbox.context(),
+        guest.functions["get"].value,
+        guest.functions["set"].value,
+        sandbox.memory_address(),
+        ctypes.addressof(ctypes.c_char.from_buffer(guest.memory)),
+        ctypes.addressof(lane.raw),
+        lane.number,
+        guest.cache,
+        lane.address,
+        lane.room,
+    )
+    binding.bind(lane, sandbox.store, addresses)
+
+
+def attach(cache: Any, channel: DirectChannel, serializer: object, *, sets: bool) -> None:
+    """Lets a new cache take the short ways, if they are there and it asks for nothing that they do not have.
+
+    Args:
+        sets: Whether for ``set``, too.
+    """
+    global _tested, _native
+    if _native is None or channel.binding is None or type(serializer) is not MessagePackSerializer:
+        return
+    if not _tested:
+        _tested = True
+        fault = _self_test(serializer)
+        if fault is not None:
+            _native = None
+            warnings.warn(
+                f"moka_wasm goes on without its native extension, and slower: {fault}; please report this",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+    if _native is not None:
+        cache._attach(channel.binding, sets, serializer.loads)
+
+
+def _self_test(serializer: MessagePackSerializer) -> str | None:
+    """What the extension does otherwise than Python, if anything."""
+    from ._moka import Moka
+
+    values = ["", "a", "\u00e4" * 200, 0, -1, 1 << 40, 1.5, True, None, b"x", [1, "b"], {"a": [math.pi], 2: {}}, (1,)]
+    try:
+        with Moka[Any, Any](None) as cache:
+            for number, value in enumerate(values):
+                for key in (number, f"key {number}", ("key", number)):
+                    cache.set(key, value)
+                    stored = cache._channel.get(encode_key(key))
+                    if stored != serializer.dumps(value):
+                        return f"it stored {value!r} as {stored!r}"
+                    found = cache.get(key)
+                    if found != value or type(found) is not type(value) or cache.get((key, "absent")) is not None:
+                        return f"it found {found!r} for {value!r}"
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return None

@@ -1,0 +1,427 @@
+"""The native extension: the same bytes and values as in Python, and all that it leaves to Python."""
+
+# pyright: basic
+
+from __future__ import annotations
+
+import gc
+import math
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import moka_wasm._hot as hot
+from moka_wasm import ClosedError, EntryTooLargeError, Moka, SandboxError, UnsupportedKeyError
+from moka_wasm._keys import encode_key
+from moka_wasm._values import resolve_serializer
+
+pytestmark = pytest.mark.skipif(hot._native is None, reason="the extension is not here, or is turned off")
+
+SERIALIZER = resolve_serializer(None)
+INTEGERS = st.integers() | st.sampled_from(
+    [
+        sign * (1 << bits) + step
+        for sign in (1, -1)
+        for bits in (0, 5, 7, 8, 15, 16, 31, 32, 63, 64)
+        for step in (-1, 0, 1)
+    ]
+)
+TEXT = st.text(st.characters(exclude_categories=()), max_size=40) | st.integers(0, 300).map("x".__mul__)
+LEAVES = st.none() | st.booleans() | INTEGERS | st.floats() | TEXT | st.binary(max_size=300) | st.complex_numbers()
+VALUES = st.recursive(
+    LEAVES,
+    lambda inner: (
+        st.lists(inner, max_size=20)
+        | st.dictionaries(INTEGERS | TEXT | st.none() | st.floats() | st.binary(), inner, max_size=20)
+        | st.tuples(inner, inner)
+    ),
+    max_leaves=40,
+)
+KEYS = st.recursive(LEAVES, lambda inner: st.tuples(inner) | st.tuples(inner, inner) | st.frozensets(inner, max_size=3))
+
+
+def types(value: Any) -> Any:
+    """The value's types, at any depth, and its text, which tells NaN and -0.0."""
+    if isinstance(value, dict):
+        return dict, [(types(key), types(item)) for key, item in value.items()]
+    if isinstance(value, (list, tuple)):
+        return type(value), [types(item) for item in value]
+    return type(value), repr(value)
+
+
+class Text(str):
+    pass
+
+
+@pytest.fixture(scope="module")
+def shared() -> Moka[Any, Any]:
+    cache: Moka[Any, Any] = Moka(100)
+    assert cache._channel.binding.bound
+    return cache
+
+
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")
+@settings(deadline=None, max_examples=500)
+@given(KEYS, VALUES)
+def test_bytes_and_values_are_those_of_python(shared: Moka[Any, Any], key: Any, value: Any) -> None:
+    """What is stored under which bytes, and what comes back, is what the codecs in Python say."""
+    data = SERIALIZER.dumps(value)
+    assert shared._encode_key(key) == encode_key(key)
+    shared.set(key, value)
+    assert shared._channel.get(encode_key(key)) == data
+    assert shared._get_encoded(encode_key(key)) == data
+    for found in (shared.get(key), shared[key], shared._loads(data), SERIALIZER.loads(data)):
+        assert types(found) == types(value)
+    shared.clear()
+    assert shared.get(key) is None
+    assert shared.get(key, value) is value
+    shared._channel.set(encode_key(key), data)
+    assert types(shared.get(key)) == types(value)
+
+
+@settings(deadline=None, max_examples=1000)
+@given(
+    st.binary(max_size=30)
+    | VALUES.map(SERIALIZER.dumps)
+    .flatmap(
+        lambda data: st.tuples(st.integers(0, len(data)), st.binary(max_size=3)).map(
+            lambda change: data[: change[0]] + change[1] + data[change[0] + 1 :]
+        )
+    )
+    .filter(lambda data: not data.startswith(b"\xc1"))
+)
+def test_hostile_bytes_are_what_python_makes_of_them(shared: Moka[Any, Any], data: bytes) -> None:
+    """Bytes that no codec wrote give the value or the error that Python gives."""
+    if data.startswith(b"\xc1"):
+        return
+    shared._channel.set(encode_key("hostile"), data)
+    try:
+        expected = SERIALIZER.loads(data)
+    except Exception as error:
+        with pytest.raises(type(error)):
+            shared.get("hostile")
+        with pytest.raises(type(error)):
+            shared._loads(data)
+    else:
+        assert types(shared.get("hostile")) == types(expected)
+        assert types(shared._loads(data)) == types(expected)
+
+
+@pytest.mark.parametrize("depth", [1, 31, 32, 33, 199, 200, 201, 300])
+def test_nested_values(shared: Moka[Any, Any], depth: int) -> None:
+    """Deep values have Python's bytes, also beyond what the extension and MessagePack go into."""
+    value: Any = 1
+    for level in range(depth):
+        value = [value] if level % 2 else {"k": value}
+    shared.set("deep", value)
+    assert shared._channel.get(encode_key("deep")) == SERIALIZER.dumps(value)
+    assert shared.get("deep") == value
+
+
+@pytest.mark.parametrize("size", [0, 255, 256, 16_000, 16_383, 16_384, 65_536, 1_000_000])
+def test_large_keys_and_values(shared: Moka[Any, Any], size: int) -> None:
+    """What does not fit into the extension's mailbox goes the long way."""
+    for key, value in (("k", "x" * size), ("x" * size, 1), ("k", b"x" * size), (("t", "x" * size), [0] * size)):
+        shared.set(key, value)
+        assert shared.get(key) == value
+        assert shared._channel.get(encode_key(key)) == SERIALIZER.dumps(value)
+
+
+def test_arguments() -> None:
+    """By name or by position, as the methods in Python; too many and too few are a TypeError."""
+    cache: Any = Moka(8)
+    cache.set(key="a", value=1)
+    cache.set("b", value=2, ttl=None)
+    cache.set("c", 3, None, None)
+    assert (cache.get(key="a"), cache.get("b", default=0), cache.get("x", default=0), cache.get("c", 0)) == (1, 2, 0, 3)
+    for call in (
+        cache.get, cache.set, cache.__getitem__, lambda: cache.get(1, 2, 3), lambda: cache.set(1),
+        lambda: cache.set(1, 2, None, None, None), lambda: cache.get("a", nothing=1), lambda: Moka.get("a", "b"),
+    ):  # fmt: skip
+        with pytest.raises(TypeError):
+            call()
+    for call in (lambda: cache.get([]), lambda: cache.set([], 1), lambda: cache[{}], lambda: cache.get((1, []))):
+        with pytest.raises(UnsupportedKeyError):
+            call()
+    with pytest.raises(KeyError) as caught:
+        cache[1, 2]
+    assert caught.value.args == ((1, 2),)
+    with pytest.raises(ValueError, match="ttl"):
+        cache.set("a", 1, -1)
+    with pytest.raises(ValueError, match="tti"):
+        cache.set("a", 1, None, -1)
+
+
+def test_subclasses() -> None:
+    """Subclasses of built-in types are left to Python, and a subclass of the cache may override."""
+
+    class Loud(Moka[Any, Any]):
+        def get(self, key: Any, default: Any = None) -> Any:
+            return ("loud", super().get(key, default))
+
+    cache = Loud(8)
+    cache.set(Text("a"), 1)
+    cache.set(True, Text("b"))
+    assert cache.get("a") == ("loud", 1)
+    assert type(cache[1]) is Text
+
+
+def test_a_closed_cache() -> None:
+    """After close there is no way into the sandbox any more, and its memory is given back."""
+    cache: Any = Moka(8)
+    binding = cache._channel.binding
+    cache.set("a", 1)
+    assert binding.bound
+    cache.close()
+    assert not binding.bound
+    for call in (
+        lambda: cache.get("a"),
+        lambda: cache.set("a", 1),
+        lambda: cache["a"],
+        lambda: cache._get_encoded(b"a"),
+    ):
+        with pytest.raises(ClosedError):
+            call()
+
+
+def test_a_trap_gives_an_error_and_a_new_guest() -> None:
+    """A call that traps raises SandboxError, once; the cache goes on, empty, and natively."""
+    cache: Any = Moka(8)
+    for call in (lambda: cache.get("a"), lambda: cache.set("a", 1)):
+        cache.set("a", 1)
+        channel = cache._channel
+        old = channel._guest
+        # A function whose code is `unreachable`, in the place of get and set.
+        break_guest(channel)
+        with pytest.raises(SandboxError) as caught:
+            call()
+        assert caught.value.__cause__ is not None
+        assert channel._guest is not old
+        assert channel.binding.bound
+        assert cache.get("a") is None
+
+
+def instance_of(text: str, channel: Any) -> Any:
+    import wasmtime
+
+    store = channel._guest.sandbox.store
+    module = wasmtime.Module(store.engine, wasmtime.wat2wasm(text))
+    return wasmtime.Instance(store, module, []).exports(store)
+
+
+def rebind(channel: Any, get: Any, put: Any) -> None:
+    """Binds the extension to functions of a hostile guest."""
+    import ctypes
+
+    from moka_wasm._direct_channel import _Lane
+
+    guest = channel._guest
+    guest.functions = {
+        **guest.functions,
+        "get": ctypes.c_void_p(ctypes.addressof(get._func)),
+        "set": ctypes.c_void_p(ctypes.addressof(put._func)),
+    }
+    guest.kept = (get, put)
+    hot.bind(channel.binding, guest, _Lane(guest, hot.MAILBOX))
+
+
+SET = "(param i32 i32 i32 i32 i32 i64 i64 i64) (result i64)"
+GET = "(param i32 i32 i32 i64) (result i64)"
+
+
+def break_guest(channel: Any) -> None:
+    exports = instance_of(
+        f'(module (func (export "get") {GET} unreachable) (func (export "set") {SET} unreachable))', channel
+    )
+    rebind(channel, exports["get"], exports["set"])
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (1 << 32) | 0xFFFF_FFFF,
+        (0x3FFF_FFFF << 32) | 0,
+        (0x3FFF_FFFF << 32) | 0xFFFF_FFFF,
+        (0x7FFF_FFFF << 32) | 0xFFFF_FFF0,
+        (10 << 32) | 0xF000_0000,
+    ],
+)
+def test_an_answer_outside_of_the_memory(answer: int) -> None:
+    """A guest that says that its answer lies where it has no memory gives a SandboxError, and is not believed."""
+    cache: Any = Moka(8)
+    constant = f"(i64.const {answer})"
+    exports = instance_of(
+        f'(module (func (export "get") {GET} {constant}) (func (export "set") {SET} {constant}))', cache._channel
+    )
+    rebind(cache._channel, exports["get"], exports["set"])
+    for call in (
+        lambda: cache.get("a"),
+        lambda: cache["a"],
+        lambda: cache._get_encoded(b"a"),
+        lambda: cache.set("a", 1),
+    ):
+        with pytest.raises(SandboxError, match="memory up to"):
+            call()
+
+
+@pytest.mark.parametrize("upper", [0x8000_0001, 0x8000_0003, 0xC000_0000, 0xFFFF_FFFF])
+def test_an_answer_that_makes_no_sense(upper: int) -> None:
+    """*yes* in answer to a look-up, and kinds that there are not, are nothing found, as in Python."""
+    cache: Any = Moka(8)
+    constant = f"(i64.const {upper << 32})"
+    exports = instance_of(
+        f'(module (func (export "get") {GET} {constant}) (func (export "set") {SET} {constant}))', cache._channel
+    )
+    rebind(cache._channel, exports["get"], exports["set"])
+    assert cache.get("a", 5) == 5
+
+
+def test_addresses_that_cannot_be() -> None:
+    """A mailbox outside of the memory is refused."""
+    cache: Any = Moka(8)
+    lane = cache._channel._lanes[-1]
+    lane.address = 1 << 32
+    with pytest.raises(ValueError, match="addresses"):
+        hot.bind(cache._channel.binding, cache._channel._guest, lane)
+
+
+def test_finalizers_that_use_the_cache() -> None:
+    """The garbage collector may run while a value is decoded, and what it runs may use, or close, the cache."""
+    cache: Any = Moka(1000)
+    value = {f"key {number}": [number, {"inner": [str(number)]}] for number in range(100)}
+    runs = []
+
+    class Node:
+        def __init__(self) -> None:
+            self.myself = self
+
+        def __del__(self) -> None:
+            runs.append(cache.get("other"))
+            cache.set("other", {"list": [1, 2, 3]})
+            cache.get("value")
+
+    cache.set("value", value)
+    cache.set("other", {"list": [1, 2, 3]})
+    old = gc.get_threshold()
+    gc.set_threshold(2, 1, 1)
+    try:
+        for _ in range(300):
+            Node()
+            assert cache.get("value") == value
+            cache.set("value", value)
+    finally:
+        gc.set_threshold(*old)
+    assert len(runs) > 100
+    assert all(run == {"list": [1, 2, 3]} for run in runs)
+
+
+def test_a_clock_that_uses_or_closes_the_cache() -> None:
+    """A caller's clock runs before anything is written; it may do what it likes."""
+    calls = []
+
+    def clock() -> float:
+        calls.append(1)
+        if len(calls) % 2 and len(calls) > 2 and len(calls) < 50:
+            cache.set("inner", [len(calls)])
+            assert isinstance(cache.get("inner"), list)
+        if len(calls) == 60:
+            cache.close()
+        return float(len(calls))
+
+    cache: Any = Moka(8, clock=clock)
+    with pytest.raises(ClosedError):  # noqa: PT012
+        for number in range(100):
+            cache.set("k", number)
+            assert cache.get("k") == number
+
+
+def test_time_agrees_with_python() -> None:
+    """Without a caller's clock, both ways have the same time."""
+    cache: Any = Moka(8, ttl=0.2)
+    cache.set("a", 1)
+    assert 0.15 < cache.remaining("a") <= 0.2
+    cache._channel.set(encode_key("b"), b"\x01")
+    assert cache.get("b") == 1
+    time.sleep(0.25)
+    assert cache.get("a") is None
+    assert cache.get("b") is None
+
+
+def test_too_large_and_errors_of_the_guest() -> None:
+    """Errors that the guest answers have their text and their class."""
+    cache: Any = Moka(None, memory_limit=4 << 20)
+    with pytest.raises(EntryTooLargeError):
+        cache.set("k", b"x" * (5 << 20))
+    cache.set("k", 1)
+    assert cache.get("k") == 1
+
+
+def test_weigher_listener_and_serializer() -> None:
+    """Those go the long way, and so do the classes that the extension does not know."""
+    weights: list[Any] = []
+    removed: list[Any] = []
+    cache: Any = Moka(100, weigher=lambda key, value: weights.append(key) or 1)
+    cache.set("a", 1)
+    cache["b"] = 2
+    assert weights == ["a", "b"]
+    cache = Moka(100, eviction_listener=lambda *removal: removed.append(removal))
+    cache.set("a", 1)
+    cache.set("a", 2)
+    assert removed == [("a", 1, "replaced")]
+    for serializer in ("json", "bytes", "pickle"):
+        cache = Moka(8, serializer=serializer)
+        cache.set("a", b"x" if serializer == "bytes" else "x")
+        assert cache.get("a") in ("x", b"x")
+
+
+def test_a_cache_in_a_cycle_is_collected() -> None:
+    """A clock that refers to the cache keeps neither alive."""
+    import weakref
+
+    class Clock:
+        cache: Any = None
+
+        def __call__(self) -> float:
+            return 1.0
+
+    clock = Clock()
+    clock.cache = Moka(8, clock=clock)
+    reference = weakref.ref(clock)
+    del clock
+    gc.collect()
+    assert reference() is None
+
+
+def test_pure() -> None:
+    """The environment variable turns it off, and a self-test that fails does, with a warning."""
+    program = """
+        import os, warnings
+        import moka_wasm, moka_wasm._hot as hot
+        cache = moka_wasm.Moka(8)
+        cache.set("a", 1)
+        assert cache.get("a") == 1
+        assert hot._native is None
+    """
+    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(program)]
+    assert subprocess.run(command, env={**os.environ, "MOKA_WASM_PURE": "1"}, timeout=60).returncode == 0
+
+
+def test_a_self_test_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The extension is not used once it was seen to be wrong; the warning says why."""
+    monkeypatch.setattr(hot, "_tested", False)
+    monkeypatch.setattr(hot, "_native", hot._native)
+    dumps = type(SERIALIZER).dumps
+    monkeypatch.setattr(type(SERIALIZER), "dumps", lambda self, value: b"\xc0")
+    with pytest.warns(RuntimeWarning, match="goes on without its native extension, and slower: it stored ''"):
+        Moka(8)
+    monkeypatch.setattr(type(SERIALIZER), "dumps", dumps)
+    cache: Any = Moka(8)
+    cache.set("a", math.pi)
+    assert cache.get("a") == math.pi
