@@ -15,8 +15,9 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
+
+import wasmtime
 
 from ._keys import encode_key
 from ._msgpack import MessagePackSerializer
@@ -26,7 +27,19 @@ if TYPE_CHECKING:
     from ._direct_channel import DirectChannel, _Guest, _Lane
 
 # The versions of wasmtime whose C API the extension was tested with.
-_WASMTIME = range(49, 51)
+_WASMTIME = range(50, 51)
+
+
+def _wasmtime_major() -> int:
+    """wasmtime's major version, by the name of its metadata folder; importlib.metadata takes as long as wasmtime."""
+    folder = os.path.dirname(os.path.dirname(wasmtime.__file__))
+    for name in os.listdir(folder):
+        if name.startswith("wasmtime-") and name.endswith(".dist-info"):
+            return int(name.split("-")[1].partition(".")[0])
+
+    from importlib import metadata
+
+    return int(metadata.version("wasmtime").partition(".")[0])
 
 
 def _load() -> Any:
@@ -36,11 +49,18 @@ def _load() -> Any:
         # Its calls exclude each other by the GIL alone.
         return None
     try:
-        if int(metadata.version("wasmtime").partition(".")[0]) not in _WASMTIME:
-            return None
-        return importlib.import_module("moka_wasm._native")
-    except (ImportError, ValueError):
+        native = importlib.import_module("moka_wasm._native")
+        major = _wasmtime_major()
+    except (ImportError, ValueError, OSError):
         return None
+    if major not in _WASMTIME:
+        warnings.warn(
+            f"moka_wasm's native extension is tested with wasmtime {_WASMTIME.start}, not {major}, and is not used",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
+    return native
 
 
 MAILBOX = 16384
