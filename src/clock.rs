@@ -3,7 +3,8 @@
 //! Whoever calls in says what time it is ([`advance`]): the direct ABI hands on its caller's argument, the component face
 //! a reading of `wasi:clocks/monotonic-clock`. Guest time is the sum of what went by between the readings of one source;
 //! a reading earlier than the one before counts as no time gone by. So guest time never goes backwards, whatever the
-//! caller's clock does, and goes on at once after the caller's clock was set back.
+//! caller's clock does. Readings that are a little late (a caller with threads reads its clock, and calls in after
+//! another thread has) leave the mark where it is; after a clock was set back by more time goes on from there.
 //!
 //! moka reads `std::time::Instant`, which asks libc's `clock_gettime`. The guest defines that symbol itself and answers
 //! [`moka_time`], a stretched form of guest time:
@@ -20,6 +21,9 @@ pub(crate) const NEVER: u64 = u64::MAX;
 
 /// For how long one moka cache can be used, in nanoseconds of guest time: 2.2 years.
 pub(crate) const HORIZON: u64 = 1 << 56;
+
+/// By how much a reading can be late, in nanoseconds: a minute. Beyond that the clock was set back.
+const LATE: u64 = 60_000_000_000;
 
 /// How many guest nanoseconds make one second of [`moka_time`], as a power of two, so that no division is needed.
 const SECOND_SHIFT: u32 = 23;
@@ -55,8 +59,14 @@ thread_local! {
 #[inline]
 pub fn advance(source: Source, reading: u64) {
     let mut state = STATE.get();
-    if let Some(last) = state.last[source as usize].replace(reading) {
-        state.now = state.now.saturating_add(reading.saturating_sub(last)).min(NEVER - 1);
+    let mark = &mut state.last[source as usize];
+    match *mark {
+        Some(last) if reading >= last => {
+            *mark = Some(reading);
+            state.now = state.now.saturating_add(reading - last).min(NEVER - 1);
+        }
+        Some(last) if last - reading < LATE => return,
+        _ => *mark = Some(reading),
     }
     STATE.set(state);
 }
@@ -116,10 +126,13 @@ mod tests {
     #[test]
     fn time_adds_up_what_went_by_and_never_goes_back() {
         let start = now();
-        advance(Source::Caller, 1_000);
+        advance(Source::Caller, 2 * LATE);
         assert_eq!(now(), start, "the first reading only sets the mark");
-        advance(Source::Caller, 1_500);
+        advance(Source::Caller, 2 * LATE + 500);
         assert_eq!(now(), start + 500);
+        advance(Source::Caller, 2 * LATE + 100);
+        advance(Source::Caller, 2 * LATE + 500);
+        assert_eq!(now(), start + 500, "a late reading makes no time go by");
         advance(Source::Caller, 100);
         assert_eq!(now(), start + 500, "a clock that was set back");
         advance(Source::Caller, 160);

@@ -181,10 +181,10 @@ impl Shared {
         }
     }
 
-    /// Counts and logs a removal. An entry whose deadline has passed has expired, whatever took it out: moka tells
-    /// the two apart for cache-wide deadlines only.
+    /// Counts and logs a removal. An entry whose deadline had passed when it was taken out or overwritten has expired:
+    /// moka tells the two apart for cache-wide deadlines only.
     pub(crate) fn report(&self, key: Arc<Key>, value: Value, cause: Cause) {
-        let cause = if value.expires() <= clock::now() { Cause::Expired } else { cause };
+        let cause = if cause != Cause::Size && value.expires() <= clock::now() { Cause::Expired } else { cause };
         let counter = match cause {
             Cause::Expired => &self.counters.expired,
             Cause::Explicit => &self.counters.explicit,

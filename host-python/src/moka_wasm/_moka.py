@@ -285,9 +285,7 @@ class Moka(hot.Hot, MutableMapping[K, V]):
 
     def stats(self) -> CacheStats:
         """Counters since the cache was opened, and its size."""
-        counters = self._channel.counters()._asdict()
-        del counters["removals_lost"]
-        return CacheStats(**counters)
+        return CacheStats(**self._channel.counters()._asdict())
 
     def close(self) -> None:
         """Gives the sandbox and its memory back. Whoever uses the cache after that gets a ClosedError. May be called

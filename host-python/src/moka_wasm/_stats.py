@@ -23,6 +23,9 @@ class CacheStats:
     """Entries whose value was overwritten."""
     size: int
     """Entries evicted, or not let in, for the sake of the capacity or the memory limit."""
+    removals_lost: int
+    """Removals that the listener was not told of: with a memory limit, what is removed to make room may have to go at
+    once."""
     entries: int
     """Entries now; exact after ``run_pending_tasks()``."""
     weight: int
