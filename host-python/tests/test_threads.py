@@ -502,11 +502,18 @@ def test_a_signal_handler_uses_the_cache() -> None:
     """A handler of a signal that comes again and again uses the cache in the middle of its operations."""
     cache: Moka[Any, Any] = Moka(None)
     handled = 0
+    handling = False
 
     def handler(number: int, frame: FrameType | None) -> None:
-        nonlocal handled
-        handled += 1
-        everything(cache)
+        nonlocal handled, handling
+        if handling:  # a handler inside of a handler would take out what the outer one has just put in
+            return
+        handling = True
+        try:
+            everything(cache)
+        finally:
+            handled += 1
+            handling = False
 
     before = signal.signal(signal.SIGALRM, handler)
     signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
