@@ -81,9 +81,10 @@ test-wheel: $(STAMPS)/wheel
 
 test-host-rust: $(COMPONENT) $(COMPOSED)
 	cd host-rust && ../scripts/rust cargo test --locked --package moka-cache-host
+	cd host-rust && ../scripts/rust cargo run --locked --quiet --example embed
 
 test-node: $(COMPONENT) $(STAMPS)/node
-	cd host-node && npm test
+	cd host-node && npm test && node embed.mjs
 
 test-readme: $(COMPONENT) .venv/run
 	.venv/bin/python scripts/check_readme.py README.md
