@@ -498,6 +498,28 @@ def test_more_operations_under_way_than_lanes_is_an_error() -> None:
     assert channel.counters().entries == 1
 
 
+def test_a_finalizer_of_the_same_garbage_uses_the_cache() -> None:
+    """An object that became garbage together with its cache still finds what is in it, in its finalizer."""
+    found: list[int | None] = []
+
+    class Owner:
+        def __init__(self, cache: Moka[str, int]) -> None:
+            self.me, self.cache = self, cache
+
+        def __del__(self) -> None:
+            found.append(self.cache.get("k"))
+            self.cache.set("another", 1)
+            self.cache.run_pending_tasks()
+
+    for number in range(20):
+        cache: Moka[str, int] = Moka(10)  # older than its owner, so that its finalizers come first
+        cache.set("k", number)
+        Owner(cache)
+        del cache
+        gc.collect()
+    assert found == list(range(20))
+
+
 def test_a_signal_handler_uses_the_cache() -> None:
     """A handler of a signal that comes again and again uses the cache in the middle of its operations."""
     cache: Moka[Any, Any] = Moka(None)

@@ -8,8 +8,10 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import sys
 import time
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import wasmtime
@@ -92,6 +94,23 @@ def _linker() -> wasmtime.Linker:
     return linker
 
 
+def _count_function(name: str) -> Callable[[object], None]:
+    """A function of CPython that counts references; where there is none, nothing is counted."""
+    api = getattr(ctypes, "pythonapi", None)
+    if api is None or sys.implementation.name != "cpython":
+        return lambda _: None
+    function = getattr(api, name)
+    function.argtypes, function.restype = [ctypes.py_object], None
+    return function  # type: ignore[no-any-return]
+
+
+# A reference that the garbage collector does not see. Of objects that became garbage together it runs the finalizers
+# in any order: the store's own frees it, and another's may use the cache after that. Held so, the store is no garbage
+# until all finalizers have run.
+_hold = _count_function("Py_IncRef")
+_release = _count_function("Py_DecRef")
+
+
 class Sandbox:
     """One instance of the core module, in a store of its own: a trap in it harms no other.
 
@@ -115,6 +134,13 @@ class Sandbox:
         space = (ctypes.c_ubyte * _ADDRESS_SPACE).from_address(base)
         self.memory = memoryview(space).cast("B")
         """All of the guest's address space. What lies beyond :meth:`memory_size` must not be touched."""
+        _hold(self.store)
+        self._holds = True
+
+    def __del__(self) -> None:
+        if getattr(self, "_holds", False):
+            self._holds = False
+            _release(self.store)
 
     def memory_size(self) -> int:
         """Bytes of linear memory now."""
