@@ -375,6 +375,14 @@ impl Cache {
                 reclaim();
             }
         }
+        if self.budget.is_some() {
+            // What is left in the way are moka's own tables.
+            for (key, value) in self.take_all() {
+                self.shared.report(key, value, Cause::Size);
+            }
+            self.shared.drop_log();
+            self.start_anew();
+        }
         if self.headroom.is_there(size) { Ok(()) } else { Err(SetError::OutOfMemory) }
     }
 

@@ -15,12 +15,12 @@ const ENTRY_OVERHEAD: u64 = 384;
 /// The weights are scaled to sums of about this size, which leaves room for the heaviest in 32 bits.
 const SCALE: u64 = 1 << 30;
 
-/// A single allocation of this size, or of an eighth of the memory limit, must be possible before an entry is stored:
+/// A single allocation of this size, or of a part of the memory limit, must be possible before an entry is stored:
 /// moka's own cannot be refused.
 const HEADROOM: u64 = 512 << 10;
 
 fn headroom(limit: Option<u64>) -> u64 {
-    limit.map_or(HEADROOM, |limit| (limit / 8).min(HEADROOM))
+    limit.map_or(HEADROOM, |limit| (limit / 32).clamp(64 << 10, HEADROOM))
 }
 
 /// How many stores may pass between two looks at the headroom.
