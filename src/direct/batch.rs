@@ -4,8 +4,8 @@ use super::answer::{Error, Reply};
 use super::options;
 use crate::{Cache, Cause, KeyCursor, Stats};
 
-/// An answer ends once it is longer than this.
-const ENOUGH: usize = 256 << 10;
+/// An answer ends once it is longer than this: it takes of the memory that the cache itself may need.
+const ENOUGH: usize = 32 << 10;
 
 const ABSENT: u32 = u32::MAX;
 
@@ -69,13 +69,12 @@ pub(crate) fn get_many(cache: &mut Cache, request: &[u8]) -> Result<Reply, Error
     let mut answer = vec![0; 4];
     let mut answered = 0;
     while answered < count && answer.len() <= ENOUGH {
-        match cache.get(reader.key()?) {
-            Some(value) => {
-                if answer.try_reserve(value.len() + 4).is_err() {
-                    break;
-                }
-                put_bytes(&mut answer, &value);
-            }
+        let value = cache.get(reader.key()?);
+        if answer.try_reserve(value.as_deref().map_or(0, <[u8]>::len) + 4).is_err() {
+            break;
+        }
+        match value {
+            Some(value) => put_bytes(&mut answer, &value),
             None => answer.extend(ABSENT.to_le_bytes()),
         }
         answered += 1;

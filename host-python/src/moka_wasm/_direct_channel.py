@@ -46,7 +46,7 @@ _NO, _YES, _ERROR = 0, 1, 2
 
 _LENGTH_LIMIT: Final = 1 << 30
 # An answer of several entries ends once it is longer than this.
-_LONG_ANSWER: Final = 256 << 10
+_LONG_ANSWER: Final = 32 << 10
 _LEAST_MEMORY: Final = 1 << 20
 # A mailbox of this size is kept; a larger one is given back after use.
 _MAILBOX: Final = 65536
