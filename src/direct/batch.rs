@@ -7,6 +7,9 @@ use crate::{Cache, Cause, KeyCursor, Stats};
 /// An answer ends once it is longer than this: it takes of the memory that the cache itself may need.
 const ENOUGH: usize = 32 << 10;
 
+/// A page of keys ends once it is longer than this.
+const ENOUGH_KEYS: usize = 256 << 10;
+
 const ABSENT: u32 = u32::MAX;
 
 /// Reads a request; whatever runs beyond it is malformed.
@@ -114,7 +117,7 @@ pub(crate) fn remove_many(cache: &mut Cache, request: &[u8]) -> Result<Reply, Er
 pub(crate) fn keys(cache: &mut Cache, cursor: &mut KeyCursor, limit: u32) -> (Vec<u8>, bool) {
     let mut answer = vec![0; 4];
     let mut count = 0;
-    while count < limit && answer.len() <= ENOUGH {
+    while count < limit && answer.len() <= ENOUGH_KEYS {
         let Some(key) = cursor.next(cache) else { break };
         put_bytes(&mut answer, &key);
         count += 1;
