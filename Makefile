@@ -18,12 +18,13 @@ NATIVE := host-python/src/moka_wasm/_native.abi3.so
 GUEST := Cargo.toml Cargo.lock build.rs rust-toolchain.toml $(shell find src wit -type f ! -name bindings.rs)
 COMPOSED := target/moka_cache_plugin_with_cache.wasm
 PACKAGE := host-python/pyproject.toml host-python/setup.py $(shell find host-python/src -name '*.py*')
+RELIABILITY := host-python/tests/reliability
 EXTENSION := Cargo.toml Cargo.lock rust-toolchain.toml $(shell find host-python/native -type f)
 
 # Where the tests of the other hosts, and plugin-rust/compose.sh, find the component.
 export MOKA_CACHE_WASM := $(CURDIR)/$(COMPONENT)
 
-.PHONY: help run test lint fmt bench wheel component native clean
+.PHONY: help run test lint fmt bench stress wheel component native clean
 .PHONY: test-wit test-rust test-rust-in-wasm test-imports test-python test-wheel test-host-rust test-node test-readme test-reproducible
 
 help: ## this list
@@ -46,6 +47,10 @@ fmt: .tools/rust.env .venv/lint ## format every language
 
 bench: component native .venv/run .venv/bench ## measure, with other caches in the same run
 	.venv/bin/python benches/run.py
+
+# `make stress OPERATIONS=1000000000` for a billion.
+stress: component native .venv/run ## ten million operations of many threads: never a wrong value
+	.venv/bin/python $(RELIABILITY)/never_a_wrong_value.py --operations $(or $(OPERATIONS),10000000)
 
 wheel: $(STAMPS)/wheel ## dist/moka_wasm-*.whl, which carry the component: one pure, one with the native extension
 
