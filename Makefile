@@ -49,8 +49,9 @@ bench: component native .venv/run .venv/bench ## measure, with other caches in t
 	.venv/bin/python benches/run.py
 
 # `make stress OPERATIONS=1000000000` for a billion.
-stress: component native .venv/run ## ten million operations of many threads: never a wrong value
+stress: component native .venv/run ## ten million operations of many threads, and memory that ends anywhere
 	.venv/bin/python $(RELIABILITY)/never_a_wrong_value.py --operations $(or $(OPERATIONS),10000000)
+	.venv/bin/python $(RELIABILITY)/memory_pressure.py
 
 wheel: $(STAMPS)/wheel ## dist/moka_wasm-*.whl, which carry the component: one pure, one with the native extension
 

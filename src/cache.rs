@@ -191,6 +191,12 @@ impl Cache {
         let Some(value) = self.shared.touching(Touch::Expire(deadline), || self.map.get(key)) else { return false };
         if value.expires() != deadline {
             self.watch();
+            if self.budget.is_some() && !self.headroom.is_there(value.len()) {
+                // Making room may cost this very entry.
+                if self.find_headroom(key, value.len()).is_err() || !self.map.contains_key(key) {
+                    return false;
+                }
+            }
             // It has nowhere to note a deadline: an entry with the same bytes that has takes its place.
             let value = value.with_deadline(deadline);
             self.shared.removing(Mode::Ignore, || self.map.insert(Key::from(key), value));
@@ -233,6 +239,11 @@ impl Cache {
             self.shared.count_explicit(self.map.entry_count());
         }
         self.start_anew();
+    }
+
+    /// Whether there is memory for [`Self::keys`], which cannot be refused any.
+    pub fn can_walk(&self) -> bool {
+        memory::can_walk(self.entry_count())
     }
 
     /// A walk over the keys of the entries that are live now.
@@ -361,26 +372,33 @@ impl Cache {
 
     #[cold]
     fn find_headroom(&mut self, key: &[u8], size: usize) -> Result<(), SetError> {
-        self.run_pending_tasks();
+        if memory::can_evict() {
+            self.run_pending_tasks();
+        }
         // There may be room within the budget, but not in one piece: evict step by step, down to an empty cache. What
         // was removed is in memory as long as it is logged.
         for eighths in 0..=8 {
             if self.headroom.is_there(size) {
                 return Ok(());
             }
-            if let Some(budget) = self.budget.filter(|_| eighths > 0) {
+            if let Some(budget) = self.budget.filter(|_| eighths > 0 && memory::can_evict()) {
                 self.evict_for(key, budget.max_weight() / 8 * eighths);
             }
             if !self.headroom.is_there(size) && self.shared.drop_log() {
                 reclaim();
             }
         }
-        if self.budget.is_some() {
+        if self.budget.is_some() && memory::can_evict() {
             // What is left in the way are moka's own tables.
             for (key, value) in self.take_all() {
                 self.shared.report(key, value, Cause::Size);
             }
             self.shared.drop_log();
+            reclaim();
+            // The new tables are made while the old ones are still there.
+            if !memory::holds_empty_cache() {
+                return Err(SetError::OutOfMemory);
+            }
             self.start_anew();
         }
         if self.headroom.is_there(size) { Ok(()) } else { Err(SetError::OutOfMemory) }
@@ -389,7 +407,8 @@ impl Cache {
     /// Has moka evict until this weight is free, by a reservation that weighs as much. It is admitted with no weight
     /// first: a candidate could be refused for the sake of what it would evict.
     fn evict_for(&mut self, key: &[u8], weight: u32) {
-        let mut unused = [key, &[0]].concat();
+        // Of a long key only the beginning: there may be no memory for another one.
+        let mut unused = [&key[..key.len().min(64)], &[0]].concat();
         while self.map.contains_key(unused.as_slice()) {
             unused.push(0);
         }
@@ -512,5 +531,16 @@ impl KeyCursor {
     /// The next key that is still live, if there is one.
     pub fn next(&mut self, cache: &mut Cache) -> Option<Arc<Key>> {
         self.keys.by_ref().find(|key| cache.contains(key))
+    }
+
+    /// How many bytes the key has that [`Self::next`] is about to answer, if there is one.
+    pub fn next_size(&mut self, cache: &mut Cache) -> Option<usize> {
+        while let Some(key) = self.keys.as_slice().first() {
+            if cache.contains(key) {
+                return Some(key.len());
+            }
+            self.keys.next();
+        }
+        None
     }
 }

@@ -26,6 +26,15 @@ fn headroom(limit: Option<u64>) -> u64 {
 /// How many stores may pass between two looks at the headroom.
 const LOOK_EVERY: u32 = 64;
 
+/// What moka's own tables take of the headroom for a new entry, at most, in bytes: they double now and then.
+const TABLES: usize = 256;
+
+/// Evicting takes a little memory itself, before it gives any back: this much at most, in bytes.
+const TO_EVICT: usize = 8 << 10;
+
+/// An empty moka cache takes less than this, in bytes. Measured in wasm: 28 KB.
+const EMPTY_CACHE: usize = 32 << 10;
+
 /// Entries from this size on are looked at singly, in bytes.
 pub(crate) const LARGE: usize = 32 << 10;
 
@@ -120,25 +129,53 @@ impl Budget {
 pub(crate) struct Headroom {
     size: usize,
     stores: u32,
+    /// How much of it may have been taken since it was last looked at, in bytes.
+    taken: usize,
 }
 
 impl Headroom {
     pub(crate) fn new(limit: Option<u64>) -> Self {
-        Self { size: usize::try_from(headroom(limit)).unwrap_or(usize::MAX), stores: 0 }
+        Self { size: usize::try_from(headroom(limit)).unwrap_or(usize::MAX), stores: 0, taken: 0 }
     }
 
-    /// Whether an entry of this size can be stored without running out of memory on the way; looks now and then, and
-    /// at large entries always.
+    /// Whether an entry of this size can be stored without running out of memory on the way; looks now and then, when a
+    /// quarter of the headroom may be gone, and at large entries always.
     #[inline]
     pub(crate) fn holds(&mut self, size: usize) -> bool {
         self.stores = self.stores.wrapping_add(1);
-        (size < LARGE && self.stores % LOOK_EVERY != 1) || self.is_there(size)
+        self.taken = self.taken.saturating_add(size.saturating_add(TABLES));
+        if size < LARGE && self.stores % LOOK_EVERY != 1 && self.taken <= self.size / 4 {
+            return true;
+        }
+        let there = self.is_there(size);
+        // Where it is not there, the next entry is looked at too.
+        self.taken = if there { 0 } else { usize::MAX };
+        there
     }
 
     /// Whether an entry of this size can be stored without running out of memory on the way.
     pub(crate) fn is_there(&self, size: usize) -> bool {
-        self.size.checked_add(size).is_some_and(|needed| Vec::<u8>::new().try_reserve_exact(needed).is_ok())
+        self.size.checked_add(size).is_some_and(can_be_had)
     }
+}
+
+/// Whether there is memory left to evict with.
+pub(crate) fn can_evict() -> bool {
+    can_be_had(TO_EVICT)
+}
+
+/// Whether there is memory for a walk over so many entries: a pointer for each, in a vector that doubles.
+pub(crate) fn can_walk(entries: u64) -> bool {
+    usize::try_from(entries).is_ok_and(|entries| can_be_had(TO_EVICT.saturating_add(entries.saturating_mul(12))))
+}
+
+/// Whether an empty moka cache can be made.
+pub(crate) fn holds_empty_cache() -> bool {
+    can_be_had(EMPTY_CACHE)
+}
+
+fn can_be_had(size: usize) -> bool {
+    Vec::<u8>::new().try_reserve_exact(size).is_ok()
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::answer::{Error, Reply};
 use super::options;
+use crate::memory::SetError;
 use crate::{Cache, Cause, KeyCursor, Stats};
 
 /// An answer ends once it is longer than this: it takes of the memory that the cache itself may need.
@@ -113,17 +114,25 @@ pub(crate) fn remove_many(cache: &mut Cache, request: &[u8]) -> Result<Reply, Er
     Ok(Reply::Yes(removed))
 }
 
-/// Up to `limit` keys, and whether the walk is over.
-pub(crate) fn keys(cache: &mut Cache, cursor: &mut KeyCursor, limit: u32) -> (Vec<u8>, bool) {
+/// Up to `limit` keys, and whether the walk is over. Ends early where there is no memory for more.
+pub(crate) fn keys(cache: &mut Cache, cursor: &mut KeyCursor, limit: u32) -> Result<(Vec<u8>, bool), Error> {
     let mut answer = vec![0; 4];
     let mut count = 0;
     while count < limit && answer.len() <= ENOUGH_KEYS {
+        let Some(size) = cursor.next_size(cache) else { break };
+        if answer.try_reserve(4 + size).is_err() {
+            if count == 0 {
+                // An empty page would say that the walk is over.
+                return Err(SetError::OutOfMemory.into());
+            }
+            break;
+        }
         let Some(key) = cursor.next(cache) else { break };
         put_bytes(&mut answer, &key);
         count += 1;
     }
     set_count(&mut answer, 0, count);
-    (answer, count == 0)
+    Ok((answer, count == 0))
 }
 
 pub(crate) fn drain(cache: &mut Cache, limit: u32) -> Vec<u8> {

@@ -199,7 +199,7 @@ extern "C" fn moka_keys(lane: u32, cache: u32, now: u64) -> u64 {
 extern "C" fn moka_keys_next(lane: u32, cache: u32, cursor: u32, limit: u32, now: u64) -> u64 {
     operate(lane, cache, [0, 0], now, |slot, _, _| {
         let Some(keys) = slot.cursors.get_mut(&cursor) else { return Err(Error::handle("cursor", cursor)) };
-        let (answer, over) = batch::keys(&mut slot.cache, keys, limit.max(1));
+        let (answer, over) = batch::keys(&mut slot.cache, keys, limit.max(1))?;
         if over {
             slot.cursors.remove(&cursor);
         }

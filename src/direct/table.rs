@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use super::answer::{Error, LENGTH_LIMIT, Reply};
+use crate::memory::SetError;
 use crate::{Cache, KeyCursor};
 
 const CACHES: usize = 0xffff;
@@ -85,6 +86,9 @@ impl Slot {
     pub(crate) fn open_cursor(&mut self) -> Result<u32, Error> {
         if self.cursors.len() >= CURSORS {
             return Err(Error::too_many("cursors", CURSORS));
+        }
+        if !self.cache.can_walk() {
+            return Err(SetError::OutOfMemory.into());
         }
         loop {
             self.last_cursor = self.last_cursor.wrapping_add(1);

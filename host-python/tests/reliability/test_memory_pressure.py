@@ -1,0 +1,135 @@
+"""The short run of ``memory_pressure``, proof that its checks can fail, and what it has found."""
+
+# pyright: basic
+# Tests look at private state.
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from memory_pressure import LIMITS, MIB, PAGE, Model, Refusing, Steps, WrongAnswerError, refusals, under_limit
+
+from moka_wasm import GuestMemoryError, SandboxError
+from moka_wasm._channel import CacheConfig
+from moka_wasm._direct_channel import DirectChannel, _Lane
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_random_operations_under_a_limit(limit: int) -> None:
+    """Whatever is stored under a memory limit, answers are right, the limit holds and nothing traps."""
+    counts = under_limit(limit, 0, 1500)
+    assert counts["stored"] > 100
+    assert counts["present"] > 0
+
+
+@pytest.mark.parametrize("limit", [None, 2 * MIB])
+@pytest.mark.parametrize("lasting", [True, False])
+def test_memory_that_is_refused(limit: int | None, lasting: bool) -> None:
+    """A host that refuses memory at any point, for good or once, finds a cache that answers or refuses cleanly."""
+    points = list(refusals(limit, lasting=lasting, step=6))
+    assert not points[0][1].endswith(", 0 refused")
+    assert points[-1][1].endswith(", 0 refused")
+
+
+class Defective(DirectChannel):
+    """A channel with one defect."""
+
+
+class Forgetful(Defective):
+    def remove(self, key: bytes, /) -> bytes | None:
+        return self.get(key)
+
+
+class Mistaken(Defective):
+    def get(self, key: bytes, /) -> bytes | None:
+        found = super().get(key)
+        return found if found is None or len(found) < 50 else found[:-1]
+
+
+class Trapping(Defective):
+    def contains(self, key: bytes, /) -> bool:
+        raise AssertionError
+
+    def expire(self, key: bytes, remaining: int | None, /) -> bool:
+        raise SandboxError("a trap")
+
+
+@pytest.mark.parametrize(
+    ("defect", "error"), [(Forgetful, WrongAnswerError), (Mistaken, WrongAnswerError), (Trapping, SandboxError)]
+)
+def test_each_defect_is_found(defect: type[Defective], error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong answer and a trap end the run."""
+    monkeypatch.setattr("memory_pressure.DirectChannel", defect)
+    with pytest.raises(error):
+        under_limit(4 * MIB, 0, 3000)
+
+
+def test_memory_beyond_the_cap_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache that takes more than its limit ends the run."""
+    monkeypatch.setattr("memory_pressure.linear_memory", lambda channel: 4 * MIB + PAGE)
+    with pytest.raises(WrongAnswerError, match="under a limit of"):
+        under_limit(4 * MIB, 0, 10)
+
+
+def full(limit: int, **config: Any) -> DirectChannel:
+    """A channel that is filled up to its limit."""
+    channel = DirectChannel(CacheConfig(memory_limit=limit, clock=Steps(), **config))
+    for number in range(limit // 500):
+        channel.set(b"%d" % number, b"v" * 500)
+    return channel
+
+
+def test_a_deadline_for_large_values_without_memory_for_another_copy() -> None:
+    """``expire`` of large values in a full cache may cost the entry, and never traps."""
+    channel = full(2 * MIB)
+    for number in range(40):
+        key = b"large %d" % number
+        channel.set(key, b"l" * 120_000)
+        if channel.expire(key, 10**9):
+            assert channel.get(key) == b"l" * 120_000
+
+
+def test_a_key_as_large_as_an_entry_may_be() -> None:
+    """Making room for an entry with a very long key takes no second key's memory."""
+    model = Model(full(2 * MIB), Steps())
+    for number in range(200):
+        key = b"%d" % number + b"k" * 280_000
+        model.set(key, b"v")
+        model.get(key)
+    assert model.counts["stored"] > 150
+
+
+OPERATIONS: dict[str, Callable[[DirectChannel], object]] = {
+    "get": lambda channel: channel.get(b"1"),
+    "remove": lambda channel: channel.remove(b"1"),
+    "clear": lambda channel: channel.clear(),
+    "counters": lambda channel: channel.counters(),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_an_operation_without_memory_for_a_lane_of_the_usual_size(name: str) -> None:
+    """Where there is no memory for another lane's mailbox of 64 KiB, a small operation does without."""
+    refusing = Refusing(None, 0)
+    refusing.cap(refusing.memory())
+    taken = []
+    with pytest.raises(GuestMemoryError):
+        while True:
+            taken.append(refusing.channel._lanes.pop() if refusing.channel._lanes else new_lane(refusing))
+    OPERATIONS[name](refusing.channel)
+
+
+def new_lane(refusing: Refusing) -> Any:
+    assert refusing.channel._guest is not None
+    return _Lane(refusing.channel._guest)
+
+
+def test_the_model_counts_what_was_refused() -> None:
+    """A clean error is an answer; whatever else is raised goes on."""
+    model = Model(DirectChannel(CacheConfig(memory_limit=MIB)), Steps())
+    model.set(b"k", bytes(MIB))
+    assert model.counts == {"too large": 1}
+    with pytest.raises(ZeroDivisionError):
+        model.attempt(lambda: 1 // 0)
