@@ -325,6 +325,19 @@ impl Cache {
         self.leases.take(key, clock::now(), lease_life).map_or(Lookup::Busy, Lookup::Lead)
     }
 
+    /// As [`Self::lookup`], where there may be no memory for a lease.
+    ///
+    /// # Errors
+    /// The host gives no more memory.
+    pub fn try_lookup(&mut self, key: &[u8], lease_life: u64) -> Result<Lookup, SetError> {
+        // The key of a lease is kept twice. What there is a value for needs none.
+        let size = key.len().saturating_mul(2);
+        if self.budget.is_some() && !self.headroom.is_there(size) && !self.contains(key) {
+            self.find_headroom(key, size)?;
+        }
+        Ok(self.lookup(key, lease_life))
+    }
+
     /// Stores the value that a leader found out. `Ok(false)` if its lease had ended.
     ///
     /// # Errors

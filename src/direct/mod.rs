@@ -223,7 +223,7 @@ extern "C" fn moka_drain(lane: u32, cache: u32, limit: u32) -> u64 {
 #[unsafe(no_mangle)]
 extern "C" fn moka_lookup(lane: u32, cache: u32, key: u32, life: u64, now: u64) -> u64 {
     operate(lane, cache, [key, 0], now, |slot, key, _| {
-        Ok(match slot.cache.lookup(key, life) {
+        Ok(match slot.cache.try_lookup(key, life)? {
             Lookup::Hit(value) => Reply::Value(value),
             Lookup::Lead(lease) => Reply::Yes(lease),
             Lookup::Busy => Reply::No,

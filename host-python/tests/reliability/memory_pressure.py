@@ -322,7 +322,7 @@ def refusals(limit: int | None, removal_log: int = 0, *, lasting: bool, step: in
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--operations", type=int, default=20_000, help="for each limit and seed (default: %(default)s)")
+    parser.add_argument("--operations", type=int, default=10_000, help="for each limit and seed (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=5, help="for each limit (default: %(default)s)")
     options = parser.parse_args()
     for limit in LIMITS:

@@ -114,10 +114,14 @@ def test_an_operation_without_memory_for_a_lane_of_the_usual_size(name: str) -> 
     """Where there is no memory for another lane's mailbox of 64 KiB, a small operation does without."""
     refusing = Refusing(None, 0)
     refusing.cap(refusing.memory())
-    taken = []
-    with pytest.raises(GuestMemoryError):
+    lanes = [refusing.channel._lanes.pop()]
+
+    def take_all() -> None:
         while True:
-            taken.append(refusing.channel._lanes.pop() if refusing.channel._lanes else new_lane(refusing))
+            lanes.append(new_lane(refusing))
+
+    with pytest.raises(GuestMemoryError):
+        take_all()
     OPERATIONS[name](refusing.channel)
 
 
