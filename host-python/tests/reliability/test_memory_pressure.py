@@ -62,8 +62,13 @@ class Trapping(Defective):
 def test_each_defect_is_found(defect: type[Defective], error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
     """A wrong answer and a trap end the run."""
     monkeypatch.setattr("memory_pressure.DirectChannel", defect)
+
+    def run_with_many_seeds() -> None:
+        for seed in range(50):
+            under_limit(4 * MIB, seed, 2000)
+
     with pytest.raises(error):
-        under_limit(4 * MIB, 0, 3000)
+        run_with_many_seeds()
 
 
 def test_memory_beyond_the_cap_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
