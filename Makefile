@@ -24,8 +24,8 @@ EXTENSION := Cargo.toml Cargo.lock rust-toolchain.toml $(shell find host-python/
 # Where the tests of the other hosts, and plugin-rust/compose.sh, find the component.
 export MOKA_CACHE_WASM := $(CURDIR)/$(COMPONENT)
 
-.PHONY: help run test lint fmt bench stress wheel component native clean
-.PHONY: test-wit test-rust test-rust-in-wasm test-imports test-python test-wheel test-host-rust test-node test-readme test-reproducible
+.PHONY: help run test lint fmt bench stress fuzz wheel component native clean
+.PHONY: test-fuzz test-wit test-rust test-rust-in-wasm test-imports test-python test-wheel test-host-rust test-node test-readme test-reproducible
 
 help: ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 16
@@ -34,7 +34,7 @@ run: component native .venv/run ## build everything and run the example program
 	.venv/bin/python host-python/examples/quickstart.py
 
 # The cheap and general checks come first, those that need what others build later.
-test: lint test-wit test-rust test-rust-in-wasm component test-imports test-python test-wheel test-host-rust test-node test-readme test-reproducible ## every test and every check, of every language
+test: lint test-wit test-rust test-rust-in-wasm component test-imports test-fuzz test-python test-wheel test-host-rust test-node test-readme test-reproducible ## every test and every check, of every language
 	@echo "make test: all passed"
 
 lint: .tools/rust.env .venv/run .venv/test .venv/lint ## formatting, lints and types, of every language
@@ -42,6 +42,7 @@ lint: .tools/rust.env .venv/run .venv/test .venv/lint ## formatting, lints and t
 
 fmt: .tools/rust.env .venv/lint ## format every language
 	scripts/rust cargo fmt --all
+	cd fuzz && ../scripts/rust cargo fmt
 	.venv/bin/ruff format --config host-python/pyproject.toml host-python scripts $(wildcard benches)
 	.venv/bin/ruff check --fix --config host-python/pyproject.toml host-python scripts $(wildcard benches)
 
@@ -52,6 +53,10 @@ bench: component native .venv/run .venv/bench ## measure, with other caches in t
 stress: component native .venv/run ## ten million operations of many threads, and memory that ends anywhere
 	.venv/bin/python $(RELIABILITY)/never_a_wrong_value.py --operations $(or $(OPERATIONS),10000000)
 	.venv/bin/python $(RELIABILITY)/memory_pressure.py
+
+# Over ten million executions of all targets.
+fuzz: component native .tools/rust.env .venv/run ## fuzz the cache, the direct ABI and the codecs
+	scripts/fuzz $(or $(RUNS),5000000) $(or $(RUNS),500000)
 
 wheel: $(STAMPS)/wheel ## dist/moka_wasm-*.whl, which carry the component: one pure, one with the native extension
 
@@ -76,6 +81,10 @@ test-rust-in-wasm: .tools/rust.env .venv/run
 
 test-imports: $(COMPONENT) .tools/wasm-tools-$(WASM_TOOLS)
 	scripts/check-imports
+
+# The codecs are fuzzed by the Python tests.
+test-fuzz: component native .tools/rust.env .venv/run
+	scripts/fuzz 50000 10000
 
 test-python: $(COMPONENT) $(NATIVE) .venv/run .venv/test
 	MOKA_WASM_PURE=1 .venv/bin/python -m pytest host-python

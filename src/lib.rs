@@ -27,7 +27,10 @@ pub use stats::Stats;
 
 #[cfg(all(target_family = "wasm", feature = "guest"))]
 mod component;
-#[cfg(all(target_family = "wasm", feature = "guest"))]
+#[cfg(any(all(target_family = "wasm", feature = "guest"), feature = "fuzz"))]
 mod direct;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub use direct::calls as direct_calls;
 #[cfg(all(target_family = "wasm", feature = "guest"))]
 mod libc_stand_ins;

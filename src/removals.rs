@@ -54,7 +54,7 @@ pub(crate) enum Mode {
     Report,
     /// It is kept for [`Shared::take_collected`].
     Collect,
-    /// Nothing: it is about to be replaced by itself.
+    /// Nothing, if it was taken out or overwritten: it is about to be replaced by itself.
     Ignore,
 }
 
@@ -166,9 +166,10 @@ impl Shared {
         }
         let mode = self.state().mode;
         match mode {
-            Mode::Ignore => {}
+            // Others may expire or be evicted at the same time.
+            Mode::Ignore if matches!(cause, RemovalCause::Explicit | RemovalCause::Replaced) => {}
             Mode::Collect => self.state().collected.push((key, value)),
-            Mode::Report => self.report(
+            Mode::Ignore | Mode::Report => self.report(
                 key,
                 value,
                 match cause {

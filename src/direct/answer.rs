@@ -50,7 +50,7 @@ impl Reply {
 
 fn encode_bytes(bytes: &[u8]) -> u64 {
     debug_assert!(bytes.len() < LENGTH_LIMIT);
-    (bytes.len() as u64) << 32 | bytes.as_ptr().addr() as u64
+    (bytes.len() as u64) << 32 | u64::from(bytes.as_ptr().addr() as u32)
 }
 
 /// Why an operation failed: its code, and a text for a person.

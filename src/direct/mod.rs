@@ -3,6 +3,8 @@
 
 mod answer;
 mod batch;
+#[cfg(feature = "fuzz")]
+pub mod calls;
 mod table;
 
 use crate::clock::{self, Source};
@@ -13,6 +15,15 @@ use crate::{Cache, GetOrInsert, Life, Lookup};
 use answer::{Error, Reply};
 use batch::Reader;
 use table::{Slot, with_guest, with_slot};
+
+#[cfg(not(feature = "fuzz"))]
+use crate::component::seed;
+
+/// The fuzzer's runs are to be the same again.
+#[cfg(feature = "fuzz")]
+fn seed() -> (u64, u64) {
+    (1, 2)
+}
 
 const VERSION: u32 = 1;
 
@@ -57,9 +68,7 @@ extern "C" fn moka_error(lane: u32) -> u64 {
 #[unsafe(no_mangle)]
 extern "C" fn moka_open(lane: u32, config: u32, now: u64) -> u64 {
     clock::advance(Source::Caller, now);
-    with_guest(|guest| {
-        guest.open(lane, config as usize, |bytes| Ok(Cache::open(read_config(bytes)?, crate::component::seed())?))
-    })
+    with_guest(|guest| guest.open(lane, config as usize, |bytes| Ok(Cache::open(read_config(bytes)?, seed())?)))
 }
 
 fn read_config(bytes: &[u8]) -> Result<Config, Error> {

@@ -167,6 +167,18 @@ impl Guest {
         }
     }
 
+    #[cfg(feature = "fuzz")]
+    pub(crate) fn write(&mut self, lane: u32, bytes: &[u8]) {
+        if let Some(mailbox) = self.lane(lane).mailbox.0.get_mut(..bytes.len()) {
+            mailbox.copy_from_slice(bytes);
+        }
+    }
+
+    #[cfg(feature = "fuzz")]
+    pub(crate) fn answered(&mut self, lane: u32) -> &Reply {
+        &self.lane(lane).answer
+    }
+
     pub(crate) fn error_text(&mut self, lane: u32) -> u64 {
         let lane = self.lane(lane);
         let text = std::mem::take(&mut lane.error).into_bytes();
