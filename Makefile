@@ -24,7 +24,7 @@ EXTENSION := Cargo.toml Cargo.lock rust-toolchain.toml $(shell find host-python/
 # Where the tests of the other hosts, and plugin-rust/compose.sh, find the component.
 export MOKA_CACHE_WASM := $(CURDIR)/$(COMPONENT)
 
-.PHONY: help run test lint fmt bench stress fuzz wheel component native clean
+.PHONY: help run test lint fmt bench stress fuzz soak wheel component native clean
 .PHONY: test-fuzz test-wit test-rust test-rust-in-wasm test-imports test-python test-wheel test-host-rust test-node test-readme test-reproducible
 
 help: ## this list
@@ -53,6 +53,10 @@ bench: component native .venv/run .venv/bench ## measure, with other caches in t
 stress: component native .venv/run ## ten million operations of many threads, and memory that ends anywhere
 	.venv/bin/python $(RELIABILITY)/never_a_wrong_value.py --operations $(or $(OPERATIONS),10000000)
 	.venv/bin/python $(RELIABILITY)/memory_pressure.py
+
+# `make soak MINUTES=5` at night.
+soak: component native .venv/run ## an hour of mixed load: memory stays flat, nothing stays behind
+	.venv/bin/python $(RELIABILITY)/soak.py --minutes $(or $(MINUTES),60)
 
 # Over ten million executions of all targets.
 fuzz: component native .tools/rust.env .venv/run ## fuzz the cache, the direct ABI and the codecs

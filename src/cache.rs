@@ -191,11 +191,16 @@ impl Cache {
         let Some(value) = self.shared.touching(Touch::Expire(deadline), || self.map.get(key)) else { return false };
         if value.expires() != deadline {
             self.watch();
-            if self.budget.is_some() && !self.headroom.is_there(value.len()) {
-                // Making room may cost this very entry.
-                if self.find_headroom(key, value.len()).is_err() || !self.map.contains_key(key) {
-                    return false;
-                }
+            if self.budget.is_some()
+                && !self.headroom.is_there(value.len())
+                && self.find_headroom(key, value.len()).is_err()
+                && let Some(value) = self.shared.removing(Mode::Ignore, || self.map.remove(key))
+            {
+                self.shared.report(Arc::new(Key::from(key)), value, Cause::Size);
+            }
+            // All that may have cost this very entry.
+            if !self.map.contains_key(key) {
+                return false;
             }
             // It has nowhere to note a deadline: an entry with the same bytes that has takes its place.
             let value = value.with_deadline(deadline);
