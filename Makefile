@@ -9,6 +9,7 @@ MAKEFLAGS += --no-builtin-rules
 
 # The versions that this is built and tested with; Rust's is in rust-toolchain.toml.
 CARGO_COMPONENT := 0.21.1
+CARGO_DENY := 0.20.2
 WAC := 0.12.0
 WASM_TOOLS := 1.263.0
 
@@ -24,7 +25,7 @@ EXTENSION := Cargo.toml Cargo.lock rust-toolchain.toml $(shell find host-python/
 # Where the tests of the other hosts, and plugin-rust/compose.sh, find the component.
 export MOKA_CACHE_WASM := $(CURDIR)/$(COMPONENT)
 
-.PHONY: help run test lint fmt bench stress fuzz soak wheel component native clean
+.PHONY: help run test lint fmt bench stress fuzz soak supply wheel component native clean
 .PHONY: test-fuzz test-wit test-rust test-rust-in-wasm test-imports test-python test-wheel test-host-rust test-node test-readme test-reproducible
 
 help: ## this list
@@ -57,6 +58,9 @@ stress: component native .venv/run ## ten million operations of many threads, an
 # `make soak MINUTES=5` at night.
 soak: component native .venv/run ## an hour of mixed load: memory stays flat, nothing stays behind
 	.venv/bin/python $(RELIABILITY)/soak.py --minutes $(or $(MINUTES),60)
+
+supply: .tools/cargo-deny-$(CARGO_DENY) .venv/run ## licences and known vulnerabilities of what we build on
+	scripts/check-supply
 
 # Over ten million executions of all targets.
 fuzz: component native .tools/rust.env .venv/run ## fuzz the cache, the direct ABI and the codecs
@@ -142,6 +146,10 @@ $(STAMPS)/node: host-node/package.json host-node/package-lock.json
 
 .tools/cargo-component-$(CARGO_COMPONENT): | .tools/rust.env
 	scripts/install-tool cargo-component $(CARGO_COMPONENT) cargo-component
+	touch $@
+
+.tools/cargo-deny-$(CARGO_DENY): | .tools/rust.env
+	scripts/install-tool cargo-deny $(CARGO_DENY) cargo-deny
 	touch $@
 
 .tools/wac-$(WAC): | .tools/rust.env
