@@ -38,6 +38,9 @@ const EMPTY_CACHE: usize = 32 << 10;
 /// Entries from this size on are looked at singly, in bytes.
 pub(crate) const LARGE: usize = 32 << 10;
 
+/// The text for [`SetError::OutOfMemory`].
+pub(crate) const OUT_OF_MEMORY: &str = "the host gives the sandbox no more memory: store less or raise its limit";
+
 /// Why an entry was not stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SetError {
@@ -58,9 +61,7 @@ impl fmt::Display for SetError {
             Self::TooLarge { size, limit } => {
                 write!(f, "the entry would take {size} bytes and may take {limit}: store less or raise memory_limit")
             }
-            Self::OutOfMemory => {
-                f.write_str("the host gives the sandbox no more memory: store less or raise its limit")
-            }
+            Self::OutOfMemory => f.write_str(OUT_OF_MEMORY),
         }
     }
 }

@@ -1,8 +1,10 @@
 //! Answers: what an operation found, as the 64 bits that its caller reads.
 
+use std::borrow::Cow;
+
 use crate::config::{ConfigError, Field};
 use crate::entry::Value;
-use crate::memory::SetError;
+use crate::memory::{OUT_OF_MEMORY, SetError};
 
 const NO_BYTES: u64 = 1 << 63;
 const REMOVALS_WAIT: u64 = 1 << 62;
@@ -19,6 +21,7 @@ pub(crate) enum Reply {
     Yes(u32),
     Value(Value),
     Bytes(Vec<u8>),
+    Text(&'static str),
 }
 
 impl From<bool> for Reply {
@@ -43,6 +46,7 @@ impl Reply {
             Self::Yes(number) => NO_BYTES | YES | u64::from(*number),
             Self::Value(value) => encode_bytes(value),
             Self::Bytes(bytes) => encode_bytes(bytes),
+            Self::Text(text) => encode_bytes(text.as_bytes()),
         };
         if removals_wait { answer | REMOVALS_WAIT } else { answer }
     }
@@ -57,16 +61,16 @@ fn encode_bytes(bytes: &[u8]) -> u64 {
 #[derive(Debug)]
 pub(crate) struct Error {
     code: u32,
-    pub(crate) text: String,
+    pub(crate) text: Cow<'static, str>,
 }
 
 impl Error {
     pub(crate) fn handle(what: &str, handle: u32) -> Self {
-        Self { code: 1, text: format!("there is no {what} {handle}: it was never opened, or is closed") }
+        Self { code: 1, text: format!("there is no {what} {handle}: it was never opened, or is closed").into() }
     }
 
     pub(crate) fn malformed(what: &str) -> Self {
-        Self { code: 2, text: format!("malformed: {what}") }
+        Self { code: 2, text: format!("malformed: {what}").into() }
     }
 
     pub(crate) fn lapsed() -> Self {
@@ -74,7 +78,7 @@ impl Error {
     }
 
     pub(crate) fn too_many(what: &str, limit: usize) -> Self {
-        Self { code: 7, text: format!("{limit} {what} are open: close some first") }
+        Self { code: 7, text: format!("{limit} {what} are open: close some first").into() }
     }
 
     pub(crate) fn code(&self) -> u32 {
@@ -96,16 +100,16 @@ impl From<ConfigError> for Error {
             Field::Name => "name",
             Field::MemoryLimit => "memory_limit",
         };
-        Self { code: 3, text: format!("{field}: {}", error.reason) }
+        Self { code: 3, text: format!("{field}: {}", error.reason).into() }
     }
 }
 
 impl From<SetError> for Error {
     fn from(error: SetError) -> Self {
-        let code = match error {
-            SetError::TooLarge { .. } => 4,
-            SetError::OutOfMemory => 5,
-        };
-        Self { code, text: error.to_string() }
+        match error {
+            SetError::TooLarge { .. } => Self { code: 4, text: error.to_string().into() },
+            // There may be no memory for the text either.
+            SetError::OutOfMemory => Self { code: 5, text: OUT_OF_MEMORY.into() },
+        }
     }
 }

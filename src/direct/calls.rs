@@ -66,6 +66,7 @@ pub fn answered(lane: u32) -> Vec<u8> {
     with_guest(|guest| match guest.answered(lane) {
         Reply::Value(value) => value.to_vec(),
         Reply::Bytes(bytes) => bytes.clone(),
+        Reply::Text(text) => text.as_bytes().to_vec(),
         Reply::No | Reply::Yes(_) => Vec::new(),
     })
 }

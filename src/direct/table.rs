@@ -1,5 +1,6 @@
 //! What the direct ABI's callers name by numbers: lanes, each a mailbox and the answer being read, and open caches.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
@@ -53,12 +54,12 @@ struct Lane {
     mailbox: Mailbox,
     /// Kept until the next call: the caller reads its bytes.
     answer: Reply,
-    error: String,
+    error: Cow<'static, str>,
 }
 
 impl Lane {
     const fn new() -> Self {
-        Self { mailbox: Mailbox(Vec::new()), answer: Reply::No, error: String::new() }
+        Self { mailbox: Mailbox(Vec::new()), answer: Reply::No, error: Cow::Borrowed("") }
     }
 
     #[inline]
@@ -181,8 +182,11 @@ impl Guest {
 
     pub(crate) fn error_text(&mut self, lane: u32) -> u64 {
         let lane = self.lane(lane);
-        let text = std::mem::take(&mut lane.error).into_bytes();
-        lane.reply(Reply::Bytes(text), false)
+        let text = match std::mem::take(&mut lane.error) {
+            Cow::Borrowed(text) => Reply::Text(text),
+            Cow::Owned(text) => Reply::Bytes(text.into_bytes()),
+        };
+        lane.reply(text, false)
     }
 }
 

@@ -6,8 +6,8 @@ Two ways for the memory to end:
 
 * *limits*: random operations with keys and values of any size up to the limit, under each of :data:`LIMITS`, with the
   sandbox's own cap at the same size behind it;
-* *refusals*: a fixed sequence of operations, and a host that refuses the guest's n-th request for memory, for good or
-  only that once, for every n from the first to the last.
+* *refusals*: a fixed sequence of operations, and a host that refuses the guest's n-th page of memory, for good or
+  only that once, for every n from the third to the last.
 
 After each operation the answer must be what a dict with losses may answer, and the memory within its cap.
 """
@@ -28,6 +28,9 @@ from moka_wasm._direct_channel import DirectChannel
 MIB = 1 << 20
 PAGE = 1 << 16
 SECOND = 10**9
+FIRST_PAGES = 2
+"""What the guest must be granted after a cache was opened: moka makes its tables when a key first touches them, in a
+read too, which cannot be refused."""
 LIMITS = tuple(int(size * MIB) for size in (1, 1.00001, 1.5, 2, 3, 5, 8, 16, 37, 64))
 
 
@@ -287,8 +290,8 @@ class Refusing:
 
 
 def refusals(limit: int | None, removal_log: int = 0, *, lasting: bool, step: int = 1) -> Iterator[tuple[int, str]]:
-    """Refuses the guest memory beyond n pages more than it begins with, for each n (or every ``step``-th) until it asks
-    for no more.
+    """Refuses the guest memory beyond n pages more than it begins with, for each n (or every ``step``-th) from
+    :data:`FIRST_PAGES` until it asks for no more.
 
     Args:
         limit: The cache's memory limit.
@@ -297,7 +300,7 @@ def refusals(limit: int | None, removal_log: int = 0, *, lasting: bool, step: in
     Yields:
         Each n, and what became of it.
     """
-    pages = 0
+    pages = FIRST_PAGES
     while True:
         refusing = Refusing(limit, removal_log)
         model, cap = refusing.model, refusing.first + pages * PAGE

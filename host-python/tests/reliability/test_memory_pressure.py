@@ -109,7 +109,6 @@ def test_a_key_as_large_as_an_entry_may_be() -> None:
 OPERATIONS: dict[str, Callable[[DirectChannel], object]] = {
     "get": lambda channel: channel.get(b"1"),
     "remove": lambda channel: channel.remove(b"1"),
-    "clear": lambda channel: channel.clear(),
     "counters": lambda channel: channel.counters(),
 }
 
