@@ -1,5 +1,5 @@
-//! The functions of the direct ABI by number, with their bytes beside them: for the fuzzer, which runs natively, where an
-//! address does not fit into an answer.
+//! The functions of the direct ABI by number, with their bytes beside them: for the fuzzer, which runs natively, where
+//! an address does not fit into an answer.
 
 use super::answer::Reply;
 use super::table::with_guest;
