@@ -359,6 +359,10 @@ fn look_up<'py>(
     drop(borrowed);
     let data = finish(binding, arguments, answer)?;
     drop(busy);
+    if answer.trapped {
+        // No exception: it is to be done once more.
+        return Ok(Found::Unusual);
+    }
     if data.is_none() {
         Ok(Found::Nothing)
     } else if decode {
@@ -482,6 +486,8 @@ fn store(arguments: &Arguments<'_, '_>) -> PyResult<bool> {
     if answer.upper != NO_BYTES | YES || answer.trapped {
         drop(borrowed);
         finish(binding, arguments, answer)?;
+        // After a trap without an exception it is to be done once more.
+        return Ok(!answer.trapped);
     }
     Ok(true)
 }

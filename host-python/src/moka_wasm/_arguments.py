@@ -113,6 +113,17 @@ def policy(value: str) -> str:
     return value
 
 
+def on_trap(value: str) -> str:
+    """What an operation does in which the sandbox stops.
+
+    Raises:
+        ConfigError: There is no such choice.
+    """
+    if value not in ("raise", "retry"):
+        raise ConfigError(f"on_trap must be 'raise' or 'retry', got {value!r}")
+    return value
+
+
 def weight(value: Any) -> int:
     """What a weigher answered, as a weight: what is above 2**32 - 1 counts as that.
 

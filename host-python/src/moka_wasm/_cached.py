@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from ._cached_types import CachedFunction, Cause, Decorator, Duration, Options, P, Policy, R
 from ._call_keys import key_maker
+from ._moka import OnTrap
 from ._wrapping import Keys, Settings, wrap
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def cached(
     clock: Any = None,
     serializer: Any = None,
     name: str | None = None,
+    on_trap: OnTrap = "raise",
 ) -> Any:
     """Cache what a function answers: ``@cached``, ``@cached()`` or ``@cached(maxsize=1024, ttl=30)``.
 
@@ -68,6 +70,7 @@ def cached(
         clock: See ``Moka``.
         serializer: See ``Moka``.
         name: The cache's name; by default the function's module and qualified name.
+        on_trap: See ``Moka``. With "retry" a call whose look-up finds the sandbox stopped computes.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -90,6 +93,7 @@ def cached(
         clock,
         serializer,
         name,
+        on_trap,
     )
     keys = Keys(key_maker(typed, key))
 

@@ -11,6 +11,7 @@ from weakref import ref
 from ._cached_types import AnyMoka, CachedFunction, Cause, Decorator, Duration, Options, P, Policy, R
 from ._call_keys import call_key, typed_call_key
 from ._errors import UnsupportedKeyError
+from ._moka import OnTrap
 from ._wrapping import Keys, Settings, wrap
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def cached_method(
     clock: Any = None,
     serializer: Any = None,
     name: str | None = None,
+    on_trap: OnTrap = "raise",
 ) -> Any:
     """Cache what a method answers, for each instance by itself, without keeping the instance alive.
 
@@ -73,6 +75,7 @@ def cached_method(
         clock,
         serializer,
         name,
+        on_trap,
     )
 
     def keys_of(cache: AnyMoka) -> Keys:

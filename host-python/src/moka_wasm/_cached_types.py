@@ -17,7 +17,7 @@ from typing import (
     overload,
 )
 
-from ._moka import Moka
+from ._moka import Moka, OnTrap
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -122,3 +122,4 @@ class Options(TypedDict, total=False):
     clock: Any
     serializer: Any
     name: str | None
+    on_trap: OnTrap

@@ -40,7 +40,7 @@ class Entry(NamedTuple):
 
 
 class Counters(NamedTuple):
-    """The WIT record ``stats``."""
+    """The WIT record ``stats``, and what the host counts."""
 
     hits: int
     misses: int
@@ -53,6 +53,19 @@ class Counters(NamedTuple):
     entries: int
     weight: int
     memory_bytes: int
+    restarts: int = 0
+    """How many times the guest was replaced by an empty one. The totals of those before it are included."""
+
+
+def totals(counters: Counters) -> tuple[int, ...]:
+    """The counters that only ever go up."""
+    return counters[: Counters._fields.index("entries")]
+
+
+def together(before: Counters, now: Counters) -> Counters:
+    """What all guests have counted, and what the last one holds."""
+    summed = [one + other for one, other in zip(totals(before), totals(now), strict=True)]
+    return Counters._make([*summed, *now[len(summed) : -1], before.restarts])
 
 
 class Removal(NamedTuple):
@@ -78,11 +91,17 @@ class Channel(Protocol):
     (signal handlers, finalizers).
 
     Every method may raise :class:`~._errors.SandboxError` after a trap, and, where something is stored,
-    :class:`~._errors.EntryTooLargeError` and :class:`~._errors.GuestMemoryError`.
+    :class:`~._errors.EntryTooLargeError` and :class:`~._errors.GuestMemoryError`. After a trap there is a new, empty
+    sandbox: cursors into the old one have no further keys, its leases have ended, what it had to tell is gone.
     """
 
-    removals_wait: bool
-    """Whether :meth:`drain` has something to tell."""
+    @property
+    def removals_wait(self) -> bool:
+        """Whether :meth:`drain` has something to tell."""
+        ...
+
+    @removals_wait.setter
+    def removals_wait(self, wait: bool, /) -> None: ...
 
     def get(self, key: bytes, /) -> bytes | None: ...
     def contains(self, key: bytes, /) -> bool: ...

@@ -15,9 +15,9 @@ from typing import Any
 import wasmtime
 from wasmtime import component as wit
 
-from ._channel import CAUSES, UNLIMITED, CacheConfig, Counters, Entry, Removal
+from ._channel import CAUSES, UNLIMITED, CacheConfig, Counters, Entry, Removal, together
 from ._component_file import component
-from ._errors import ClosedError, ConfigError, EntryTooLargeError, GuestMemoryError, SandboxError
+from ._errors import ClosedError, ConfigError, EntryTooLargeError, GuestMemoryError, MokaError, SandboxError
 from ._sandbox import CLOCK, RANDOM, engine, random_u64
 
 INTERFACE = "moka:cache/cache@0.1.0"
@@ -54,7 +54,18 @@ class ComponentChannel:
     """See :class:`~._channel.Channel`. For one thread at a time."""
 
     def __init__(self, config: CacheConfig) -> None:
+        self._config = config
         self._now = config.clock or time.monotonic_ns
+        self._records = config.removal_log > 0
+        self._leases: dict[int, wit.ResourceAny] = {}
+        self._last_lease = 0
+        # What the sandboxes before this one had counted, and how many they were; and what this one has, if known.
+        self._before = self._counted = Counters(*bytes(len(Counters._fields)))
+        self._cache: wit.ResourceAny | None = None
+        self._open()
+
+    def _open(self) -> None:
+        config = self._config
         self._store = wasmtime.Store(engine())
         if config.memory_limit is not None:
             # The guest refuses a limit below 1 MiB by itself, but needs some memory to say so.
@@ -68,7 +79,8 @@ class ComponentChannel:
         self._instance = linker.instantiate(self._store, _component())
         self._interface = self._instance.get_export_index(self._store, INTERFACE)
         self._functions: dict[str, wit.Func] = {}
-        opened = self._call(
+        self._broken = False
+        opened = self._enter(
             "[static]cache.open",
             _record(
                 name=config.name.encode("utf-8", "replace").decode(),
@@ -82,14 +94,30 @@ class ComponentChannel:
         )
         if not isinstance(opened, wit.ResourceAny):
             raise ConfigError(opened.reason)
-        self._cache: wit.ResourceAny | None = opened
-        self._leases: dict[int, wit.ResourceAny] = {}
-        self._last_lease = 0
-        self._records = config.removal_log > 0
+        self._cache = opened
 
     removals_wait = False
 
+    def _replace(self) -> None:
+        """Opens another sandbox in the place of one that trapped; should it fail, the next operation tries again."""
+        self._leases.clear()
+        self.removals_wait = False
+        self._open()
+        total = together(self._before, self._counted)
+        self._before = total._replace(restarts=total.restarts + 1)
+        self._counted = Counters(*bytes(len(Counters._fields)))
+
     def _call(self, name: str, *arguments: Any) -> Any:
+        try:
+            return self._enter(name, *arguments)
+        except SandboxError as stopped:
+            try:
+                self._replace()
+            except MokaError as failure:
+                raise failure from stopped
+            raise
+
+    def _enter(self, name: str, *arguments: Any) -> Any:
         function = self._functions.get(name)
         if function is None:
             index = self._instance.get_export_index(self._store, name, self._interface)
@@ -101,12 +129,17 @@ class ComponentChannel:
             answer = function(self._store, *arguments)
             function.post_return(self._store)
         except (wasmtime.WasmtimeError, wasmtime.Trap) as error:
-            raise SandboxError(f"the sandbox stopped in the middle of an operation: {error}") from error
+            self._broken = True
+            raise SandboxError(
+                "the sandbox stopped in the middle of the operation; the cache goes on, empty"
+            ) from error
         return answer
 
     def _method(self, name: str, *arguments: Any) -> Any:
         if self._cache is None:
             raise ClosedError("the cache is closed: open a new one")
+        if self._broken:
+            self._replace()
         answer = self._call(f"[method]cache.{name}", self._cache, *arguments)
         self.removals_wait = self._records
         return answer
@@ -148,7 +181,9 @@ class ComponentChannel:
 
     def counters(self) -> Counters:
         stats = self._method("stats")
-        return Counters(*(getattr(stats, name.replace("_", "-")) for name in Counters._fields))
+        names = [name.replace("_", "-") for name in Counters._fields if name != "restarts"]
+        self._counted = Counters(*(getattr(stats, name) for name in names))
+        return together(self._before, self._counted)
 
     def get_many(self, keys: Sequence[bytes], /) -> list[bytes | None]:
         return self._method("get-many", list(keys))  # type: ignore[no-any-return]
@@ -212,12 +247,16 @@ class _KeyCursor:
 
     def __init__(self, channel: ComponentChannel, cursor: wit.ResourceAny) -> None:
         self._channel = channel
+        self._store = channel._store
         self._cursor: wit.ResourceAny | None = cursor
 
     def next(self, limit: int, /) -> list[bytes]:
+        if self._store is not self._channel._store:
+            return []
         return self._channel._call("[method]key-cursor.next", self._cursor, limit)  # type: ignore[no-any-return]
 
     def close(self) -> None:
         if self._cursor is not None:
-            self._cursor.drop(self._channel._store)
+            if self._store is self._channel._store:
+                self._cursor.drop(self._store)
             self._cursor = None

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from . import _hot as hot
-from ._channel import UNLIMITED, CacheConfig, Counters, Entry, KeyCursor, Removal
+from ._channel import UNLIMITED, CacheConfig, Counters, Entry, KeyCursor, Removal, together, totals
 from ._errors import (
     ClosedError,
     ConfigError,
@@ -70,6 +70,10 @@ _ERRORS: Final[dict[int, type[MokaError]]] = {
 }
 _CONFIG_ERROR, _LAPSED = 3, 6
 _ABSENT: Final = 2**32 - 1
+# No counter of a guest that works gets so far.
+_PLAUSIBLE: Final = 2**63
+# A lease's number in its guest is in the lower half, which guest that was in the upper.
+_LEASE_BITS: Final = 32
 
 _FUNCTIONS: Final = (
     "abi_version",
@@ -139,7 +143,7 @@ class _Guest:
         self.sandbox = Sandbox(None if memory_cap is None else max(memory_cap, _LEAST_MEMORY))
         self.memory = self.sandbox.memory
         self.size = self.sandbox.memory_size()
-        self.call = _call_function()
+        self.enter = self.call = _call_function()
         self.context = ctypes.c_void_p(self.sandbox.context())
         self._functions = {name: self.sandbox.function(f"moka_{name}") for name in _FUNCTIONS}
         self.functions = {
@@ -147,6 +151,11 @@ class _Guest:
         }
         self.cache = 0
         self.owner: weakref.ref[DirectChannel] | None = None
+        """The channel that sees to another guest once this one has trapped."""
+        self.before = Counters(*bytes(len(Counters._fields)))
+        """What the guests before this one had counted, and how many they were."""
+        self.counted = self.before
+        """What this guest is known to have counted."""
         self.free_lanes = list(range(_LANES - 1, -1, -1))
 
     def check(self, end: int) -> None:
@@ -208,12 +217,36 @@ class _Lane:
         guest = self.guest
         guest.call = _refuse_call
         trap, self.args[_TRAP] = self.args[_TRAP], 0
-        exception = SandboxError("the sandbox stopped in the middle of the operation; the cache goes on, empty")
-        exception.__cause__ = take_error(error, trap)
+        cause = take_error(error, trap)
         owner = None if guest.owner is None else guest.owner()
-        if owner is not None:
+        if owner is None:
+            exception = SandboxError("the sandbox stopped while the cache was being opened")
+            exception.__cause__ = cause
+            return exception
+        exception = SandboxError("the sandbox stopped in the middle of the operation; the cache goes on, empty")
+        exception.__cause__ = cause
+        self._save_counters()
+        try:
             owner.replace(guest)
+        except MokaError as failure:
+            raise failure from exception
         return exception
+
+    def _save_counters(self) -> None:
+        """Notes what a guest that trapped has counted. Its counters are plain numbers, each of which is right whatever
+        else was half done; what it says is believed only if no counter went back."""
+        guest, args = self.guest, self.args
+        args[0], args[2] = self.number, guest.cache
+        error = guest.enter(*self.parameters["stats"])
+        trap, args[_TRAP] = args[_TRAP], 0
+        if error or trap:
+            take_error(error, trap)
+        elif self.words[1] & ~_REMOVALS_WAIT == _STATS.size:
+            with contextlib.suppress(SandboxError):
+                counted = Counters(*_STATS.unpack(self.read(_STATS.size)))
+                pairs = zip(totals(guest.counted), totals(counted), strict=True)
+                if all(before <= now < _PLAUSIBLE for before, now in pairs):
+                    guest.counted = counted
 
     def resize(self, size: int) -> None:
         """Sees to a mailbox of at least this size; 0 frees a large one."""
@@ -299,27 +332,66 @@ class DirectChannel:
         self.removals_wait = False
         self._guest: _Guest | None = None
         self._lanes: list[_Lane] = []
+        self._closed = False
         self.binding = hot.binding(config.clock)
         """The extension's way into the guest, if there is the extension."""
-        self.replace(None)
+        guest, lane = _open_guest(self._config, self._now)
+        self._begin(guest, [lane])
 
-    def replace(self, old: _Guest | None) -> None:
-        """Puts a new, empty guest in the place of an old one, unless another thread did."""
+    def replace(self, old: _Guest) -> None:
+        """Puts a new, empty guest in the place of one that trapped.
+
+        Several threads may do so at once, and each be interrupted anywhere: all of them put the same guest there, that
+        of the first who had one.
+        """
         if self._guest is old:
             # Should this fail, the next operation finds no lane, and tries again.
             self._lanes = []
             if self.binding is not None:
                 self.binding.unbind()
-        guest, lane = _open_guest(self._config, self._now)
-        guest.owner = weakref.ref(self)
+        lanes: list[_Lane] = []
+        if "successor" not in vars(old):
+            mine, lane = _open_guest(self._config, self._now)
+            total = together(old.before, old.counted)
+            mine.before = total._replace(restarts=total.restarts + 1)
+            if vars(old).setdefault("successor", mine) is mine:
+                lanes = [lane]
         if self._guest is old:
-            self._guest = guest
-            # A new list: an operation that is still under way gives its lane back to the old one.
-            self._lanes = [lane]
-            if self.binding is not None:
-                hot.bind(self.binding, guest, _Lane(guest, hot.MAILBOX))
+            self._begin(vars(old)["successor"], lanes)
+
+    def _begin(self, guest: _Guest, lanes: list[_Lane]) -> None:
+        """Has operations go to this guest."""
+        self._guest = guest
+        # A new list: an operation that is still under way gives its lane back to the old one.
+        self._lanes = lanes
+        # What the guest before had to tell is gone with it.
+        self.removals_wait = False
+        if self._closed:
+            # By another thread, meanwhile.
+            self.close()
+            return
+        if self.binding is not None:
+            self._bind()
+        # Only now: a guest that traps even before that is not replaced at once, which might never end.
+        guest.owner = weakref.ref(self)
+
+    def goes_to(self, guest: _Guest) -> bool:
+        """Whether operations go to this guest; else it was replaced."""
+        return guest is self._guest
+
+    def _bind(self) -> None:
+        """Binds the extension to the guest that is there, also if it is replaced meanwhile."""
+        while True:
+            guest = self._guest
+            if guest is None or guest.call is _refuse_call:
+                self.binding.unbind()
+                return
+            hot.bind(self.binding, guest, _Lane(guest, hot.MAILBOX))
+            if guest is self._guest and guest.call is not _refuse_call:
+                return
 
     def close(self) -> None:
+        self._closed = True
         self._guest = None
         self._lanes = []
         self.removals_wait = False
@@ -373,6 +445,15 @@ class DirectChannel:
         guest = lane.guest
         if data is not None:
             arguments = (lane.write(data), *arguments)
+        return self._finish(lanes, lane, lane.call(name, guest.cache, *arguments))
+
+    def _operate_in(self, guest: _Guest, name: str, *arguments: int) -> _Answer:
+        """An operation on something that this very guest handed out; ``None`` if there is another by now."""
+        lanes = self._lanes
+        lane = self._lane(lanes)
+        if lane.guest is not guest:
+            lanes.append(lane)
+            return None
         return self._finish(lanes, lane, lane.call(name, guest.cache, *arguments))
 
     def get(self, key: bytes, /) -> bytes | None:
@@ -486,7 +567,12 @@ class DirectChannel:
         self._operate("run_pending", None, self._now())
 
     def counters(self) -> Counters:
-        return Counters(*_STATS.unpack(self._operate("stats", None) or b""))  # type: ignore[arg-type]
+        lanes = self._lanes
+        lane = self._lane(lanes)
+        guest = lane.guest
+        answer = self._bytes(self._finish(lanes, lane, lane.call("stats", guest.cache)))
+        guest.counted = Counters(*_STATS.unpack(answer or b""))
+        return together(guest.before, guest.counted)
 
     def get_many(self, keys: Sequence[bytes], /) -> list[bytes | None]:
         values: list[bytes | None] = []
@@ -524,13 +610,22 @@ class DirectChannel:
         return removed
 
     def keys(self) -> KeyCursor:
-        return _KeyCursor(self, self._operate("keys", None, self._now()))
+        lanes = self._lanes
+        lane = self._lane(lanes)
+        guest = lane.guest
+        return _KeyCursor(self, guest, self._finish(lanes, lane, lane.call("keys", guest.cache, self._now())))
 
-    def next_keys(self, guest: _Guest | None, cursor: int, limit: int) -> list[bytes]:
+    def next_keys(self, guest: _Guest, cursor: int, limit: int) -> list[bytes]:
         """For :class:`_KeyCursor`; a guest that is no longer there has no more keys."""
-        if guest is None or guest is not self._guest:
+        if guest is not self._guest:
             return []
-        return _unpack_keys(self._bytes(self._operate("keys_next", None, cursor, limit, self._now())) or b"")
+        page = self._bytes(self._operate_in(guest, "keys_next", cursor, limit, self._now()))
+        return [] if page is None else _unpack_keys(page)
+
+    def close_keys(self, guest: _Guest, cursor: int) -> None:
+        """For :class:`_KeyCursor`."""
+        if guest is self._guest:
+            self._operate_in(guest, "keys_close", cursor)
 
     def drain(self, limit: int, /) -> tuple[list[Removal], int]:
         # The answer says whether more wait.
@@ -552,7 +647,11 @@ class DirectChannel:
         return removals, lost
 
     def lookup(self, key: bytes, lease_life: int, /) -> bytes | int | None:
-        return self._operate("lookup", key, lease_life, self._now())
+        lanes = self._lanes
+        lane = self._lane(lanes)
+        guest = lane.guest
+        answer = self._finish(lanes, lane, lane.call("lookup", guest.cache, lane.write(key), lease_life, self._now()))
+        return guest.before.restarts << _LEASE_BITS | answer if isinstance(answer, int) else answer
 
     def fill(
         self, lease: int, value: bytes, weight: int = 1, ttl: int | None = None, tti: int | None = None, /
@@ -562,13 +661,18 @@ class DirectChannel:
         lanes = self._lanes
         lane = self._lane(lanes)
         guest = lane.guest
+        restarts, number = divmod(lease, 1 << _LEASE_BITS)
+        if restarts != guest.before.restarts:
+            # Of a guest that trapped: this one may have given the same number to another's lease.
+            lanes.append(lane)
+            return False
         try:
             length = lane.write(value)
         except (EntryTooLargeError, GuestMemoryError):
             # A lease is used up, whatever comes of it.
             self.release(lease)
             raise
-        upper = lane.call("fill", guest.cache, lease, length, weight, _or_none(ttl), _or_none(tti), self._now())
+        upper = lane.call("fill", guest.cache, number, length, weight, _or_none(ttl), _or_none(tti), self._now())
         if upper & ~_REMOVALS_WAIT == _NO_BYTES | _ERROR and lane.words[0] == _LAPSED:
             lanes.append(lane)
             return False
@@ -576,16 +680,19 @@ class DirectChannel:
         return True
 
     def release(self, lease: int, /) -> None:
-        if self._guest is not None:
-            self._operate("release", None, lease)
+        guest = self._guest
+        if guest is not None:
+            restarts, number = divmod(lease, 1 << _LEASE_BITS)
+            if restarts == guest.before.restarts:
+                self._operate_in(guest, "release", number)
 
 
 class _KeyCursor:
     """See :class:`~._channel.KeyCursor`."""
 
-    def __init__(self, channel: DirectChannel, cursor: _Answer) -> None:
+    def __init__(self, channel: DirectChannel, guest: _Guest, cursor: _Answer) -> None:
         assert isinstance(cursor, int)
-        self._channel, self._guest, self._cursor = channel, channel._guest, cursor
+        self._channel, self._guest, self._cursor = channel, guest, cursor
         self._over = False
 
     def next(self, limit: int, /) -> list[bytes]:
@@ -597,11 +704,11 @@ class _KeyCursor:
         return keys
 
     def close(self) -> None:
-        if not self._over and self._guest is not None and self._guest is self._channel._guest:
+        if not self._over:
             self._over = True
             # An interrupt may have kept us from noticing that the guest has closed it.
             with contextlib.suppress(SandboxError):
-                self._channel._operate("keys_close", None, self._cursor)
+                self._channel.close_keys(self._guest, self._cursor)
 
 
 def _pack_keys(keys: Sequence[bytes]) -> Iterator[tuple[bytes, int]]:

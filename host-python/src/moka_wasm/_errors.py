@@ -43,7 +43,12 @@ class RecursiveComputationError(MokaError, RuntimeError):
 
 
 class SandboxError(MokaError, RuntimeError):
-    """The sandbox stopped in the middle of an operation (a trap). It was replaced by an empty one."""
+    """The sandbox stopped in the middle of an operation (a trap), or answered what makes no sense.
+
+    After a trap it is replaced by an empty one with the same configuration: all entries are gone, and the cache goes
+    on. The operation that trapped raises this, as do those of other threads that were under way; later ones do not.
+    ``__cause__`` is wasmtime's own exception. ``Moka(..., on_trap="retry")`` does the operation once more instead.
+    """
 
 
 class IncompatibleComponentError(MokaError, RuntimeError):

@@ -21,6 +21,7 @@ from ._channel import UNLIMITED, CacheConfig, Channel, Entry
 from ._direct_channel import DirectChannel
 from ._keys import decode_key, encode_key
 from ._listener import Listener
+from ._retrying_channel import RetryingChannel
 from ._single_flight import Request, ThreadFlights
 from ._stats import CacheStats
 from ._values import Serializer, resolve_serializer
@@ -31,6 +32,7 @@ D = TypeVar("D")
 
 Cause = Literal["explicit", "size", "expired", "replaced"]
 Policy = Literal["tiny_lfu", "lru"]
+OnTrap = Literal["raise", "retry"]
 Seconds = float | timedelta
 
 # Removals are drained after every operation, so this is never reached.
@@ -63,6 +65,10 @@ class Moka(hot.Hot, MutableMapping[K, V]):
         serializer: How values become bytes: ``None`` (MessagePack, and pickle for what that cannot express),
             "msgpack", "json", "bytes", "pickle", or an object with ``dumps`` and ``loads``.
         name: A name for people.
+        on_trap: What an operation does in which the sandbox stops (a trap: a fault of the program inside). The sandbox
+            is replaced by an empty one either way, all entries are gone, and ``stats().restarts`` counts it. "raise": a
+            :class:`SandboxError`. "retry": the operation is done once more, on the empty cache, so that a look-up
+            misses and ``set`` stores; should the sandbox stop again and again, there is the error.
 
     Raises:
         ValueError: An argument is out of range; the message names it.
@@ -102,6 +108,7 @@ class Moka(hot.Hot, MutableMapping[K, V]):
         clock: Callable[[], float] | None = None,
         serializer: Serializer | str | None = None,
         name: str = "",
+        on_trap: OnTrap = "raise",
     ) -> None:
         self._config = CacheConfig(
             name=arguments.name(name),
@@ -121,8 +128,9 @@ class Moka(hot.Hot, MutableMapping[K, V]):
             None if eviction_listener is None else Listener(eviction_listener, decode_key, self._serializer.loads)
         )
         self._flights = ThreadFlights()
+        retries = arguments.on_trap(on_trap) == "retry"
         channel = DirectChannel(self._config)
-        self._use(channel)
+        self._use(RetryingChannel(channel) if retries else channel)
         if eviction_listener is None:
             hot.attach(self, channel, self._serializer, sets=weigher is None)
 
@@ -402,7 +410,7 @@ class Moka(hot.Hot, MutableMapping[K, V]):
     # What the extension uses.
 
     def _finish_hot(self, lane: Any, error: int) -> bytes | None:
-        return cast("DirectChannel", self._channel).finish_hot(lane, error)
+        return cast("DirectChannel | RetryingChannel", self._channel).finish_hot(lane, error)
 
     # What single flight and the decorators use.
 

@@ -32,6 +32,10 @@ class CacheStats:
     """Their weights, summed up; exact after ``run_pending_tasks()``."""
     memory_bytes: int
     """Bytes of memory that the sandbox holds. It never shrinks."""
+    restarts: int = 0
+    """How many times the sandbox stopped in the middle of an operation, and was replaced by an empty one. The counters
+    above go on; what was lost with it is in none of them: its entries, and removals that the listener was yet to be
+    told."""
 
     @property
     def hit_ratio(self) -> float:

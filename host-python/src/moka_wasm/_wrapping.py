@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from ._cached_types import AnyMoka, CachedFunction, CacheInfo, Cause, Duration, P, Policy, R
 from ._errors import UnsupportedKeyError
-from ._moka import Moka
+from ._moka import Moka, OnTrap
 from ._single_flight import FlightStore, Request
 
 MakeKey = Callable[[tuple[Any, ...], dict[str, Any]], Hashable]
@@ -47,6 +47,7 @@ class Settings:
     clock: Any
     serializer: Any
     name: str | None
+    on_trap: OnTrap
 
     def open_cache(self, function: Callable[..., Any]) -> AnyMoka:
         """Open the cache of one decorated function."""
@@ -63,6 +64,7 @@ class Settings:
             clock=self.clock,
             serializer=self.serializer,
             name=f"{module}.{qualname}" if self.name is None else self.name,
+            on_trap=self.on_trap,
         )
 
 
