@@ -488,6 +488,8 @@ def test_a_guest_that_cannot_be_replaced_at_once_is_replaced_later(
     works = _sandbox._linker
 
     class Full:
+        def __init__(self, *_: object) -> None: ...
+
         def instantiate(self, *_: object) -> None:
             raise wasmtime.WasmtimeError("no address space")
 

@@ -383,6 +383,8 @@ def test_a_replacement_that_fails_is_tried_again_later(
             cache.set("k", 1)
 
     class Full:
+        def __init__(self, *_: object) -> None: ...
+
         def instantiate(self, *_: object) -> None:
             raise wasmtime.WasmtimeError("no address space")
 

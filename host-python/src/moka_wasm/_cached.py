@@ -38,6 +38,7 @@ def cached(
     serializer: Any = None,
     name: str | None = None,
     on_trap: OnTrap = "raise",
+    operation_timeout: Duration | None = None,
 ) -> Any:
     """Cache what a function answers: ``@cached``, ``@cached()`` or ``@cached(maxsize=1024, ttl=30)``.
 
@@ -71,6 +72,7 @@ def cached(
         serializer: See ``Moka``.
         name: The cache's name; by default the function's module and qualified name.
         on_trap: See ``Moka``. With "retry" a call whose look-up finds the sandbox stopped computes.
+        operation_timeout: See ``Moka``. The decorated function's own time does not count.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -94,6 +96,7 @@ def cached(
         serializer,
         name,
         on_trap,
+        operation_timeout,
     )
     keys = Keys(key_maker(typed, key))
 

@@ -42,6 +42,7 @@ def cached_method(
     serializer: Any = None,
     name: str | None = None,
     on_trap: OnTrap = "raise",
+    operation_timeout: Duration | None = None,
 ) -> Any:
     """Cache what a method answers, for each instance by itself, without keeping the instance alive.
 
@@ -76,6 +77,7 @@ def cached_method(
         serializer,
         name,
         on_trap,
+        operation_timeout,
     )
 
     def keys_of(cache: AnyMoka) -> Keys:

@@ -123,3 +123,4 @@ class Options(TypedDict, total=False):
     serializer: Any
     name: str | None
     on_trap: OnTrap
+    operation_timeout: Duration | None

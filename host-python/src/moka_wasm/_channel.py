@@ -27,6 +27,8 @@ class CacheConfig(NamedTuple):
     """How many removals are kept to be drained; 0: none."""
     clock: Callable[[], int] | None = None
     """Answers nanoseconds; ``None``: the system's monotonic clock."""
+    operation_timeout: int | None = None
+    """Nanoseconds after which an operation is stopped. Of the direct channel only."""
 
 
 class Entry(NamedTuple):

@@ -3,9 +3,8 @@
 The ABI is documented beside the guest's source, in ``src/direct/ABI.md``. Every operation takes a lane of the guest
 for itself, writes its bytes into the lane's mailbox, calls ``wasmtime_func_call_unchecked`` once and reads the answer.
 
-The call holds the GIL, so that no other thread can be inside the sandbox; whatever runs between the bytecodes of an
-operation (another thread, a signal handler, a finalizer) uses another lane, and a fork finds nobody inside. Where there
-is no GIL a lock is held for the time of the call; nothing but the guest runs meanwhile, so nobody asks for it twice.
+No two threads are inside the sandbox at once (``_guest_calls``); whatever runs between the bytecodes of an operation
+(another thread, a signal handler, a finalizer) uses another lane, and a fork finds nobody inside.
 """
 
 from __future__ import annotations
@@ -13,13 +12,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import struct
-import sys
-import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
+from . import _guest_calls as guest_calls
 from . import _hot as hot
 from ._channel import UNLIMITED, CacheConfig, Counters, Entry, KeyCursor, Removal, together, totals
 from ._errors import (
@@ -29,9 +27,11 @@ from ._errors import (
     GuestMemoryError,
     IncompatibleComponentError,
     MokaError,
+    OperationTimeoutError,
     SandboxError,
 )
-from ._sandbox import Sandbox, call_unchecked_address, take_error
+from ._sandbox import Sandbox, is_timeout, take_error
+from ._ticker import ticks
 
 ABI_VERSION: Final = 1
 
@@ -104,29 +104,8 @@ _FUNCTIONS: Final = (
     "stats",
 )
 
-# A function type that keeps the GIL; an interpreter without the C API has none and takes the lock.
-_PROTOTYPE: Final[Any] = getattr(ctypes, "PYFUNCTYPE", ctypes.CFUNCTYPE)(ctypes.c_int64)
-_CALLS_EXCLUDE_EACH_OTHER: Final = (
-    sys.implementation.name == "cpython"
-    and hasattr(ctypes, "PYFUNCTYPE")
-    and getattr(sys, "_is_gil_enabled", lambda: True)()
-)
-
 _Answer = bytes | int | None
 """Bytes; the number that came with *yes*; ``None`` for *no*."""
-
-
-def _call_function() -> Callable[..., int]:
-    call: Callable[..., int] = _PROTOTYPE(call_unchecked_address())
-    if _CALLS_EXCLUDE_EACH_OTHER:
-        return call
-    lock = threading.Lock()
-
-    def locked(*arguments: object) -> int:
-        with lock:
-            return call(*arguments)
-
-    return locked
 
 
 def _refuse_call(*_: object) -> int:
@@ -136,14 +115,21 @@ def _refuse_call(*_: object) -> int:
 class _Guest:
     """A sandbox, and the handle of the one cache in it."""
 
-    def __init__(self, memory_cap: int | None, now: Callable[[], int]) -> None:
+    def __init__(self, memory_cap: int | None, now: Callable[[], int], timeout: int | None) -> None:
         self.limited = memory_cap is not None
         self.now = now
         # The guest refuses a limit below 1 MiB by itself, but needs some memory to say so.
-        self.sandbox = Sandbox(None if memory_cap is None else max(memory_cap, _LEAST_MEMORY))
+        limit = None if memory_cap is None else max(memory_cap, _LEAST_MEMORY)
+        self.timeout = timeout
+        if timeout is None:
+            self.sandbox = Sandbox(limit)
+            call, self.alone = guest_calls.untimed()
+        else:
+            self.sandbox = Sandbox(limit, ticks(timeout))
+            call, self.alone = guest_calls.timed(self.sandbox.context(), ticks(timeout))
+        self.enter = self.call = call
         self.memory = self.sandbox.memory
         self.size = self.sandbox.memory_size()
-        self.enter = self.call = _call_function()
         self.context = ctypes.c_void_p(self.sandbox.context())
         self._functions = {name: self.sandbox.function(f"moka_{name}") for name in _FUNCTIONS}
         self.functions = {
@@ -161,7 +147,8 @@ class _Guest:
     def check(self, end: int) -> None:
         """Makes certain that bytes up to this address are the guest's."""
         if end > self.size:
-            self.size = self.sandbox.memory_size()
+            with self.alone:
+                self.size = self.sandbox.memory_size()
             if end > self.size:
                 raise SandboxError(f"the guest answered bytes up to {end}, but has memory up to {self.size} only")
 
@@ -218,12 +205,17 @@ class _Lane:
         guest.call = _refuse_call
         trap, self.args[_TRAP] = self.args[_TRAP], 0
         cause = take_error(error, trap)
+        kind: type[SandboxError] = SandboxError
+        why = "the sandbox stopped"
+        if is_timeout(cause) and guest.timeout is not None:
+            kind = OperationTimeoutError
+            why = f"the sandbox was stopped after operation_timeout, {guest.timeout / 1_000_000_000:g} seconds,"
         owner = None if guest.owner is None else guest.owner()
         if owner is None:
-            exception = SandboxError("the sandbox stopped while the cache was being opened")
+            exception = kind(f"{why} while the cache was being opened")
             exception.__cause__ = cause
             return exception
-        exception = SandboxError("the sandbox stopped in the middle of the operation; the cache goes on, empty")
+        exception = kind(f"{why} in the middle of the operation; the cache goes on, empty")
         exception.__cause__ = cause
         self._save_counters()
         try:
@@ -306,7 +298,7 @@ def _or_none(number: int | None) -> int:
 
 
 def _open_guest(config: CacheConfig, now: Callable[[], int]) -> tuple[_Guest, _Lane]:
-    guest = _Guest(config.memory_limit, now)
+    guest = _Guest(config.memory_limit, now, config.operation_timeout)
     lane = _Lane(guest)
     lane.call("abi_version")
     if lane.words[0] != ABI_VERSION:
@@ -333,7 +325,8 @@ class DirectChannel:
         self._guest: _Guest | None = None
         self._lanes: list[_Lane] = []
         self._closed = False
-        self.binding = hot.binding(config.clock)
+        # The extension's calls keep the GIL, and no tick would get through.
+        self.binding = hot.binding(config.clock) if config.operation_timeout is None else None
         """The extension's way into the guest, if there is the extension."""
         guest, lane = _open_guest(self._config, self._now)
         self._begin(guest, [lane])
@@ -371,7 +364,7 @@ class DirectChannel:
             self.close()
             return
         if self.binding is not None:
-            self._bind()
+            self._bind(self.binding)
         # Only now: a guest that traps even before that is not replaced at once, which might never end.
         guest.owner = weakref.ref(self)
 
@@ -379,14 +372,14 @@ class DirectChannel:
         """Whether operations go to this guest; else it was replaced."""
         return guest is self._guest
 
-    def _bind(self) -> None:
+    def _bind(self, binding: Any) -> None:
         """Binds the extension to the guest that is there, also if it is replaced meanwhile."""
         while True:
             guest = self._guest
             if guest is None or guest.call is _refuse_call:
-                self.binding.unbind()
+                binding.unbind()
                 return
-            hot.bind(self.binding, guest, _Lane(guest, hot.MAILBOX))
+            hot.bind(binding, guest, _Lane(guest, hot.MAILBOX))
             if guest is self._guest and guest.call is not _refuse_call:
                 return
 

@@ -51,5 +51,10 @@ class SandboxError(MokaError, RuntimeError):
     """
 
 
+class OperationTimeoutError(SandboxError, TimeoutError):
+    """An operation took longer than the cache's ``operation_timeout``, and the sandbox was stopped: as any
+    :class:`SandboxError`, the cache goes on, empty."""
+
+
 class IncompatibleComponentError(MokaError, RuntimeError):
     """The component file is damaged, or speaks another version of the direct ABI than this package."""

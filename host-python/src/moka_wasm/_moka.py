@@ -69,6 +69,10 @@ class Moka(hot.Hot, MutableMapping[K, V]):
             is replaced by an empty one either way, all entries are gone, and ``stats().restarts`` counts it. "raise": a
             :class:`SandboxError`. "retry": the operation is done once more, on the empty cache, so that a look-up
             misses and ``set`` stores; should the sandbox stop again and again, there is the error.
+        operation_timeout: How long one crossing into the sandbox may take; ``None`` for no limit. What takes longer is
+            stopped, no earlier than that and usually within 40 ms after it, as if it had trapped; the error is an
+            :class:`OperationTimeoutError`. Other threads run during operations of such a cache, each of which takes
+            longer for it, also as the native extension is not used.
 
     Raises:
         ValueError: An argument is out of range; the message names it.
@@ -109,6 +113,7 @@ class Moka(hot.Hot, MutableMapping[K, V]):
         serializer: Serializer | str | None = None,
         name: str = "",
         on_trap: OnTrap = "raise",
+        operation_timeout: Seconds | None = None,
     ) -> None:
         self._config = CacheConfig(
             name=arguments.name(name),
@@ -119,6 +124,7 @@ class Moka(hot.Hot, MutableMapping[K, V]):
             memory_limit=arguments.memory_limit(memory_limit),
             removal_log=_REMOVAL_LOG if arguments.function("eviction_listener", eviction_listener) is not None else 0,
             clock=arguments.clock(clock),
+            operation_timeout=arguments.nanoseconds("operation_timeout", operation_timeout),
         )
         self._weigher = arguments.function("weigher", weigher)
         self._serializer = resolve_serializer(serializer)

@@ -18,7 +18,8 @@ import wasmtime
 from wasmtime import _ffi as ffi
 
 from ._component_file import component, core_module
-from ._errors import GuestMemoryError, IncompatibleComponentError
+from ._errors import GuestMemoryError, IncompatibleComponentError, SandboxError
+from ._ticker import Ticker
 
 RANDOM = ("wasi:random/random@0.2.0", "get-random-u64")
 CLOCK = ("wasi:clocks/monotonic-clock@0.2.0", "now")
@@ -52,16 +53,22 @@ def new_engine(**options: Any) -> wasmtime.Engine:
 
 
 @functools.cache
-def engine() -> wasmtime.Engine:
-    """The process's engine."""
-    return new_engine()
+def engine(interruptible: bool = False) -> wasmtime.Engine:
+    """The process's engine; another one for guests that can be stopped, whose code is slower for it."""
+    return new_engine(epoch_interruption=True) if interruptible else new_engine()
 
 
 @functools.cache
-def _module() -> wasmtime.Module:
+def ticker() -> Ticker:
+    """What lets the time of guests go by that can be stopped."""
+    return Ticker(engine(True).increment_epoch)
+
+
+@functools.cache
+def _module(interruptible: bool = False) -> wasmtime.Module:
     core = core_module(component())
     try:
-        return wasmtime.Module(engine(), core)
+        return wasmtime.Module(engine(interruptible), core)
     except wasmtime.WasmtimeError as error:
         raise IncompatibleComponentError(f"wasmtime does not accept the component: {error}") from error
 
@@ -76,9 +83,9 @@ def _refuse(*_: object) -> None:
 
 
 @functools.cache
-def _linker() -> wasmtime.Linker:
-    linker = wasmtime.Linker(engine())
-    for wanted in _module().imports:
+def _linker(interruptible: bool = False) -> wasmtime.Linker:
+    linker = wasmtime.Linker(engine(interruptible))
+    for wanted in _module(interruptible).imports:
         name = (wanted.module, wanted.name or "")
         kind = wanted.type
         if not isinstance(kind, wasmtime.FuncType):
@@ -116,14 +123,22 @@ class Sandbox:
 
     Args:
         memory_cap: The most bytes of linear memory it may grow to; ``None`` for the 4 GiB of its address space.
+        timeout_ticks: How many ticks setting it up may take; ``None`` for no limit, here and for all calls.
     """
 
-    def __init__(self, memory_cap: int | None) -> None:
-        self.store = wasmtime.Store(engine())
+    def __init__(self, memory_cap: int | None, timeout_ticks: int | None = None) -> None:
+        interruptible = timeout_ticks is not None
+        self.store = wasmtime.Store(engine(interruptible))
+        if timeout_ticks is not None:
+            self._ticks_for = ticker()
+            self._ticks_for.begin(id(self))
+            self.store.set_epoch_deadline(timeout_ticks)
         if memory_cap is not None:
             self.store.set_limits(memory_size=memory_cap)
         try:
-            instance = _linker().instantiate(self.store, _module())
+            instance = _linker(interruptible).instantiate(self.store, _module(interruptible))
+        except wasmtime.Trap as trap:
+            raise SandboxError("the sandbox stopped while it was set up") from trap
         except wasmtime.WasmtimeError as error:
             raise GuestMemoryError(f"the sandbox cannot be set up: {error}") from error
         self._exports = instance.exports(self.store)
@@ -138,6 +153,8 @@ class Sandbox:
         self._holds = True
 
     def __del__(self) -> None:
+        if hasattr(self, "_ticks_for"):
+            self._ticks_for.end(id(self))
         if getattr(self, "_holds", False):
             self._holds = False
             _release(self.store)
@@ -175,9 +192,19 @@ def call_unchecked_address() -> int:
     return _address(ffi.dll.wasmtime_func_call_unchecked)
 
 
+def set_deadline_address() -> int:
+    """The address of ``wasmtime_context_set_epoch_deadline`` there."""
+    return _address(ffi.dll.wasmtime_context_set_epoch_deadline)
+
+
 def memory_size_address() -> int:
     """The address of ``wasmtime_memory_data_size`` there."""
     return _address(ffi.dll.wasmtime_memory_data_size)
+
+
+def is_timeout(error: BaseException) -> bool:
+    """Whether a guest was stopped because its time was over."""
+    return isinstance(error, wasmtime.Trap) and error.trap_code is wasmtime.TrapCode.INTERRUPT
 
 
 def take_error(error: int | None, trap: int | None) -> BaseException:

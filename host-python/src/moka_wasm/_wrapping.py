@@ -48,6 +48,7 @@ class Settings:
     serializer: Any
     name: str | None
     on_trap: OnTrap
+    operation_timeout: Duration | None
 
     def open_cache(self, function: Callable[..., Any]) -> AnyMoka:
         """Open the cache of one decorated function."""
@@ -65,6 +66,7 @@ class Settings:
             serializer=self.serializer,
             name=f"{module}.{qualname}" if self.name is None else self.name,
             on_trap=self.on_trap,
+            operation_timeout=self.operation_timeout,
         )
 
 
