@@ -100,7 +100,7 @@ def test_nothing_but_functions_is_linked(use: Callable[[bytes], None], kind: str
 
 @pytest.mark.parametrize("parameters", ["", "(param i32)"])
 def test_a_known_import_of_another_type_gives_nothing_away(use: Callable[[bytes], None], parameters: str) -> None:
-    """A guest that asks for random numbers, or for the component's bookkeeping, in its own way is stopped when it calls,
+    """A guest that asks for random numbers, or for the bookkeeping, in its own way is stopped when it calls it,
     and the cache goes on."""
     argument = "(i32.const 1)" if parameters else ""
     use(
