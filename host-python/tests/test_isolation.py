@@ -98,26 +98,6 @@ def test_nothing_but_functions_is_linked(use: Callable[[bytes], None], kind: str
         Moka(8)
 
 
-@pytest.mark.parametrize("parameters", ["", "(param i32)"])
-def test_a_known_import_of_another_type_gives_nothing_away(use: Callable[[bytes], None], parameters: str) -> None:
-    """A guest that asks for random numbers, or for the bookkeeping, in its own way is stopped when it calls it,
-    and the cache goes on."""
-    argument = "(i32.const 1)" if parameters else ""
-    use(
-        guest(
-            extra=f'(import "[export]moka:cache/cache@0.1.0" "[resource-drop]cache" (func $drop {parameters}))'
-            '(import "wasi:random/random@0.2.0" "get-random-u64" (func $random (param i32) (result i64)))',
-            get=f"(call $drop {argument}) i64.const 0",
-            remove="(call $random (i32.const 1))",
-        )
-    )
-    channel = DirectChannel(CacheConfig())
-    for call in (channel.get, channel.remove):
-        with pytest.raises(SandboxError):
-            call(b"k")
-        channel.clear()
-
-
 # The guest's memory and what lies around it.
 
 _SIZE = 20 << 16

@@ -1,5 +1,6 @@
 """The moka cache in a WebAssembly sandbox: ``Moka`` and ``cached``, a drop-in for moka-py."""
 
+from . import _main_interpreter as _main_interpreter  # first: it refuses others
 from ._cached import cached
 from ._cached_method import cached_method
 from ._call_keys import hashkey, methodkey, typedkey, typedmethodkey

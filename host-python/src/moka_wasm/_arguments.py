@@ -18,7 +18,7 @@ _LONGEST = 2**64 - 2
 _SECONDS_LIMIT = 2.0**64
 _HEAVIEST = 2**32 - 1
 _COUNT_LIMIT = 2**64 - 1
-# Added to the readings of a clock, so that it does not wrap where they begin to be positive.
+# Added to the readings of a clock, which may be negative.
 _CLOCK_START = 2**63
 
 
@@ -145,7 +145,17 @@ def clock(seconds: Callable[[], float] | None) -> Callable[[], int] | None:
     if not callable(seconds):
         raise TypeError(f"clock must be a callable that returns seconds, got {type(seconds).__name__}")
 
+    start = _CLOCK_START
+
     def nanoseconds() -> int:
-        return (int(seconds() * NANOSECONDS) + _CLOCK_START) & _COUNT_LIMIT
+        nonlocal start
+        reading = int(seconds() * NANOSECONDS)
+        shown = start + reading
+        if 0 <= shown <= _COUNT_LIMIT:
+            return shown
+        # A leap over the end of the range: shown as one up to there, and time goes on from the middle. The guest takes
+        # the way back, as any step back, for none.
+        start = _CLOCK_START - reading
+        return _COUNT_LIMIT if shown > 0 else _CLOCK_START
 
     return nanoseconds

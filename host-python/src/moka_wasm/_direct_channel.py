@@ -203,6 +203,9 @@ class _Lane:
         """Marks the guest as broken and has it replaced; answers the exception to raise."""
         guest = self.guest
         guest.call = _refuse_call
+        owner = None if guest.owner is None else guest.owner()
+        if owner is not None:
+            owner.give_up(guest)
         trap, self.args[_TRAP] = self.args[_TRAP], 0
         cause = take_error(error, trap)
         kind: type[SandboxError] = SandboxError
@@ -210,7 +213,6 @@ class _Lane:
         if is_timeout(cause) and guest.timeout is not None:
             kind = OperationTimeoutError
             why = f"the sandbox was stopped after operation_timeout, {guest.timeout / 1_000_000_000:g} seconds,"
-        owner = None if guest.owner is None else guest.owner()
         if owner is None:
             exception = kind(f"{why} while the cache was being opened")
             exception.__cause__ = cause
@@ -331,17 +333,20 @@ class DirectChannel:
         guest, lane = _open_guest(self._config, self._now)
         self._begin(guest, [lane])
 
+    def give_up(self, old: _Guest) -> None:
+        """Lets no operation begin on a guest that trapped: the next one finds no lane, and replaces it."""
+        if self._guest is old:
+            if self.binding is not None:
+                self.binding.unbind()
+            self._lanes = []
+
     def replace(self, old: _Guest) -> None:
         """Puts a new, empty guest in the place of one that trapped.
 
         Several threads may do so at once, and each be interrupted anywhere: all of them put the same guest there, that
         of the first who had one.
         """
-        if self._guest is old:
-            # Should this fail, the next operation finds no lane, and tries again.
-            self._lanes = []
-            if self.binding is not None:
-                self.binding.unbind()
+        self.give_up(old)
         lanes: list[_Lane] = []
         if "successor" not in vars(old):
             mine, lane = _open_guest(self._config, self._now)

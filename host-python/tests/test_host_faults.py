@@ -1,0 +1,497 @@
+"""Faults of the host: interrupts anywhere, callbacks that raise, block, come back or close, odd clocks, exits."""
+
+# pyright: basic
+# Tests look at private state.
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from test_threads import Interrupt, Interrupter, everything
+from test_trap import broken, broken_file, channels, stop, use_file
+
+from moka_wasm import ClosedError, Moka, SandboxError, cached
+from moka_wasm._channel import CacheConfig
+from moka_wasm._component_channel import ComponentChannel
+from moka_wasm._direct_channel import _LANES, DirectChannel
+from moka_wasm._keys import encode_key
+
+__all__ = ["broken", "broken_file", "use_file"]
+
+GUARD = 60
+YEAR = 365 * 86_400
+
+
+# Interrupts.
+
+OPERATIONS: dict[str, Callable[[Moka[Any, Any]], Any]] = {
+    "get": lambda cache: cache.get("k"),
+    "get item": lambda cache: cache["k"],
+    "in": lambda cache: "k" in cache,
+    "set": lambda cache: cache.set("k", "value"),
+    "set with lives": lambda cache: cache.set("k", "value", ttl=50, tti=60),
+    "set item": lambda cache: cache.__setitem__("k", "value"),
+    "get_with": lambda cache: cache.get_with("k", lambda: "value"),
+    "get_with that computes": lambda cache: (cache.remove("n"), cache.get_with("n", lambda: "new")),
+    "remove": lambda cache: cache.remove("gone"),
+    "pop": lambda cache: cache.pop("gone", None),
+    "popitem": lambda cache: cache.set(*cache.popitem()),
+    "del": lambda cache: (cache.set("m", 1), cache.pop("m", None)),
+    "setdefault": lambda cache: cache.setdefault("k", "value"),
+    "update": lambda cache: cache.update({"k": "value"}, l="value"),
+    "get_many": lambda cache: cache.get_many(["k", "l", "gone"]),
+    "set_many": lambda cache: cache.set_many({"k": "value", "l": "value"}),
+    "remove_many": lambda cache: cache.remove_many(["gone", "m"]),
+    "expire": lambda cache: cache.expire("k", None),
+    "remaining": lambda cache: cache.remaining("k"),
+    "iteration": lambda cache: list(cache),
+    "values": lambda cache: list(cache.values()),
+    "len": lambda cache: len(cache),
+    "count": lambda cache: cache.count(),
+    "run_pending_tasks": lambda cache: cache.run_pending_tasks(),
+    "stats": lambda cache: cache.stats(),
+    "repr": lambda cache: repr(cache),
+    "clear": lambda cache: (cache.clear(), cache.update(k="value", l="value")),
+}
+
+
+@pytest.fixture
+def interrupted_finalizers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forgets what is raised in finalizers; pytest's own hook would keep it, and with it the lanes in its frames."""
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+
+
+@pytest.mark.usefixtures("interrupted_finalizers")
+@pytest.mark.parametrize("options", ["plain", "listener", "timeout"])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_an_interrupt_anywhere_in_any_method(name: str, options: str) -> None:
+    """Ctrl-C at any bytecode of any method leaves a cache that works, no key in computation and hardly a lane lost."""
+    given: dict[str, dict[str, Any]] = {
+        "plain": {},
+        "listener": {"eviction_listener": lambda *_: None},
+        "timeout": {"operation_timeout": 600},
+    }
+    cache: Moka[Any, Any] = Moka(None, **given[options])
+    cache.update(k="value", l="value")
+
+    def interrupt() -> None:
+        raise Interrupt
+
+    def operation() -> None:
+        with contextlib.suppress(Interrupt, KeyError):
+            OPERATIONS[name](cache)
+
+    def check(_: Any) -> None:
+        cache.update(k="value", l="value")
+        assert cache.get_many(["k", "l"]) == {"k": "value", "l": "value"}
+        assert cache.get_with("computed", lambda: 1) == 1
+        assert cache._flights._flights == {}
+
+    Interrupter(interrupt).run(operation, check)
+    assert len(cache._channel._guest.free_lanes) > _LANES - 10  # type: ignore[attr-defined]
+    assert cache.stats().restarts == 0
+
+
+@pytest.mark.usefixtures("interrupted_finalizers")
+def test_an_interrupt_anywhere_while_a_cache_is_opened_or_closed() -> None:
+    """Ctrl-C while a cache is opened leaves nothing behind; while it is closed, it can be closed again."""
+
+    def interrupt() -> None:
+        raise Interrupt
+
+    def life() -> Moka[Any, Any] | None:
+        # An interrupt of the function that gives the guest random numbers stops the guest, and is the error's reason.
+        stops = contextlib.suppress(Interrupt, SandboxError)
+        with stops, Moka[Any, Any](8, eviction_listener=lambda *_: None) as cache:
+            cache.set("k", 1)
+            return cache
+        return None
+
+    def check(cache: Moka[Any, Any] | None) -> None:
+        if cache is not None:
+            cache.close()
+            with pytest.raises(ClosedError):
+                cache.get("k")
+
+    assert Interrupter(interrupt).run(life, check) > 20
+
+
+@pytest.mark.usefixtures("broken", "interrupted_finalizers")
+def test_an_interrupt_anywhere_while_a_sandbox_is_replaced() -> None:
+    """Ctrl-C while a trap is dealt with leaves a cache that goes on with the next operation, or the one after it."""
+    cache: Moka[Any, Any] = Moka(8)
+
+    def interrupt() -> None:
+        raise Interrupt
+
+    def operation() -> None:
+        with contextlib.suppress(Interrupt, SandboxError):
+            cache.set_many({"k": 1})
+
+    def check(_: Any) -> None:
+        for _ in range(3):
+            with contextlib.suppress(SandboxError):
+                cache.set_many({"other": 1})
+                cache.get("other")
+        cache.set("k", 1)
+        assert cache.get_many(["k"]) == {"k": 1}
+        stop(cache, "set_many")
+
+    check(None)
+    assert Interrupter(interrupt).run(operation, check) > 20
+    assert cache.stats().restarts > 20
+
+
+@pytest.mark.usefixtures("broken")
+def test_a_handler_uses_the_cache_while_its_sandbox_is_replaced() -> None:
+    """A signal handler amid the replacement uses the cache, which is replaced once, by whoever is first."""
+    cache: Moka[Any, Any] = Moka(None)
+    before = 0
+
+    def handler() -> None:
+        # Whatever it stores may be gone with the sandbox at once.
+        for _ in range(3):
+            with contextlib.suppress(SandboxError):
+                cache.set("handler", 1)
+                assert cache.get("handler") in (1, None)
+                cache.set_many({"handler": 2})
+                assert cache.remove("handler") in (2, None)
+
+    def operation() -> None:
+        with contextlib.suppress(SandboxError):
+            cache.get_many(["k"])
+
+    def check(_: Any) -> None:
+        nonlocal before
+        everything(cache)
+        restarts = cache.stats().restarts
+        assert restarts == before + 1, "one trap, one replacement"
+        before = restarts
+        stop(cache, "get_many")
+
+    everything(cache)
+    stop(cache, "get_many")
+    assert Interrupter(handler).run(operation, check) > 20
+    assert before > 20
+
+
+# Callbacks.
+
+
+def test_a_serializer_that_uses_or_closes_the_cache_or_raises() -> None:
+    """``dumps`` and ``loads`` may do what they like: they run before and after the sandbox, with nothing held."""
+    actions: list[Callable[[], object]] = []
+
+    class Odd:
+        def dumps(self, value: Any) -> bytes:
+            if actions:
+                actions.pop()()
+            return str(value).encode()
+
+        def loads(self, data: bytes) -> Any:
+            if actions:
+                actions.pop()()
+            return data.decode()
+
+    def fail() -> None:
+        raise LookupError("no")
+
+    cache: Moka[Any, Any] = Moka(8, serializer=Odd())
+    cache["k"] = "v"
+    for call in (
+        lambda: cache.get("k"),
+        lambda: cache.set("k", "w"),
+        lambda: cache.get_many(["k"]),
+        lambda: cache.get_with("new", lambda: "n"),
+    ):
+        actions.append(lambda: cache.set("inner", "i"))
+        call()
+        assert cache["inner"] == "i"
+        actions.append(fail)
+        cache.remove_many(["new"])
+        with pytest.raises(LookupError):
+            call()
+        assert not actions
+        assert cache["k"] in ("v", "w")
+    actions.append(cache.close)
+    with pytest.raises(ClosedError):
+        cache.set("k", "x")
+    with pytest.raises(ClosedError):
+        cache.get("k")
+
+
+@pytest.mark.parametrize("how", ["close", "clear", "recurse", "raise"])
+def test_an_initializer_that_interferes(how: str) -> None:
+    """An initializer that closes or clears the cache, or asks for another key, or raises, hangs nobody: its caller gets
+    the value or the error, and those who wait the same."""
+    cache: Moka[str, int] = Moka(8)
+    waiting = 3
+    outcomes: list[Any] = []
+
+    def compute() -> int:
+        while cache._flights.waiting(encode_key("k")) < waiting:
+            threading.Event().wait(0.001)
+        if how == "close":
+            cache.close()
+        elif how == "clear":
+            cache.clear()
+        elif how == "recurse":
+            return cache.get_with("other", lambda: 7)
+        else:
+            raise LookupError("no")
+        return 7
+
+    def ask() -> None:
+        try:
+            outcomes.append(cache.get_with("k", compute))
+        except Exception as error:
+            outcomes.append(type(error))
+
+    threads = [threading.Thread(target=ask) for _ in range(waiting + 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(GUARD)
+        assert not thread.is_alive()
+    if how == "close":
+        assert sorted(map(str, outcomes)) == sorted(map(str, [7] * waiting + [ClosedError]))
+    else:
+        assert outcomes == [LookupError if how == "raise" else 7] * (waiting + 1)
+    assert cache._flights._flights == {}
+
+
+def test_a_listener_that_blocks_holds_up_its_own_thread_alone() -> None:
+    """While a listener blocks on one thread, others use the cache, and are told what they remove."""
+    blocked, go_on = threading.Event(), threading.Event()
+    told: list[Any] = []
+
+    def listener(key: str, value: int, cause: str) -> None:
+        if key == "blocks":
+            blocked.set()
+            assert go_on.wait(GUARD)
+        told.append((key, value, cause))
+
+    cache: Moka[str, int] = Moka(8, eviction_listener=listener)
+    cache["blocks"] = 1
+    thread = threading.Thread(target=lambda: cache.remove("blocks"))
+    thread.start()
+    assert blocked.wait(GUARD)
+    for step in range(10):
+        cache["k"] = step
+        assert cache.pop("k") == step
+    assert told == [("k", step, "explicit") for step in range(10)]
+    go_on.set()
+    thread.join(GUARD)
+    assert told[-1] == ("blocks", 1, "explicit")
+
+
+class Awkward:
+    """A hashable object of no known type, whose methods all raise."""
+
+    def __eq__(self, other: object) -> bool:
+        raise LookupError("no comparison")
+
+    def __hash__(self) -> int:
+        raise LookupError("no hash")
+
+    def __repr__(self) -> str:
+        raise LookupError("no text")
+
+
+def test_keys_whose_methods_raise() -> None:
+    """A key whose ``__eq__``, ``__hash__`` and ``__repr__`` raise gives an error, and leaves the cache as it was."""
+    cache: Moka[Any, int] = Moka(8)
+    cache["k"] = 1
+    for key in (Awkward(), ("k", Awkward()), (1, (2, Awkward()))):
+        for call in (cache.get, cache.remove, cache.__contains__, lambda key: cache.set(key, 1)):
+            with pytest.raises((TypeError, LookupError)):
+                call(key)
+    assert dict(cache.items()) == {"k": 1}
+
+
+# Clocks and deadlines.
+
+
+def test_a_clock_that_stands_still() -> None:
+    """Without time nothing expires, however short its life, and everything else works."""
+    cache: Moka[int, int] = Moka(None, ttl=1e-6, tti=1e-6, clock=lambda: 5.0)
+    for key in range(1000):
+        cache[key] = key
+    assert cache.get_many(range(1000)) == {key: key for key in range(1000)}
+    assert len(cache) == 1000
+
+
+@pytest.mark.parametrize("leap", [300 * YEAR, 250 * YEAR])
+def test_a_clock_that_leaps_by_centuries(leap: float) -> None:
+    """After a leap of centuries everything with a deadline is over, the rest is there, and new lives are what they are
+    to be."""
+    now = 0.0
+    cache: Moka[str, int] = Moka(8, clock=lambda: now)
+    cache.set("an hour", 1, ttl=3600)
+    cache.set("200 years", 1, ttl=200 * YEAR)
+    cache.set("for ever", 1)
+    now += leap
+    assert cache.get_many(["an hour", "200 years", "for ever"]) == {"for ever": 1}
+    cache.set("k", 1, ttl=10)
+    now += 9
+    assert cache.get("k") == 1
+    now += 2
+    assert cache.get("k") is None
+    assert list(cache) == ["for ever"]
+
+
+def test_a_clock_that_jumps_to_and_fro() -> None:
+    """A clock that jumps about makes no life longer than its steps forward, and loses no entry without a deadline."""
+    readings = [0.0, 1e6, -1e6, 5.0, 1e9, -1e9, 0.0, 3.0]
+    at = 0
+
+    def clock() -> float:
+        nonlocal at
+        at += 1
+        return readings[at % len(readings)]
+
+    cache: Moka[int, int] = Moka(None, clock=clock)
+    for key in range(500):
+        cache[key] = key
+        cache.set(1000 + key, key, ttl=1)
+        cache.get(key)
+    assert cache.get_many(range(500)) == {key: key for key in range(500)}
+    cache.run_pending_tasks()
+    assert cache.get(1000) is None
+
+
+@pytest.mark.parametrize("kind", [DirectChannel, ComponentChannel])
+@pytest.mark.parametrize("life", [64, 128, 6400, 64 * 10**9, 2**62])
+def test_the_very_deadline(kind: Any, life: int) -> None:
+    """An entry lives up to the last 64 nanoseconds before its deadline, and no longer than to the deadline itself."""
+    now = 64 * 10**6
+    start = now
+    channel = kind(CacheConfig(clock=lambda: now))
+    for deadline in ("ttl", "tti", "expire"):
+        start = now
+        channel.set(b"k", b"v", 1, life if deadline == "ttl" else None, life if deadline == "tti" else None)
+        if deadline == "expire":
+            assert channel.expire(b"k", life)
+        assert channel.remaining(b"k") == life
+        now = start + life - 64
+        assert channel.contains(b"k") is (life > 64) or life == 64
+        assert channel.contains(b"k") or life == 64
+        now = start + life
+        assert not channel.contains(b"k")
+        assert channel.get(b"k") is None
+        assert channel.remaining(b"k") is None
+    channel.close()
+
+
+@pytest.mark.parametrize("name", ["direct", "component"])
+def test_lives_at_the_ends_of_the_range(name: str) -> None:
+    """A life of 1 ns, and one of 2**64 - 2 ns, are taken, and neither overflows."""
+    channel = channels(name)
+    channel.set(b"short", b"v", 1, 1, None)
+    channel.set(b"idle", b"v", 1, None, 1)
+    for life in (2**63 - 1, 2**63, 2**64 - 2):
+        channel.set(b"long", b"v", 1, life, life)
+        assert channel.get(b"long") == b"v"
+        assert channel.expire(b"long", life)
+        assert channel.get(b"long") == b"v"
+    channel.close()
+
+
+# The interpreter.
+
+
+def run(program: str) -> tuple[int, str, str]:
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=GUARD
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_an_interpreter_that_ends_while_threads_wait() -> None:
+    """An interpreter ends quietly although daemon threads compute, wait for a computation, and are told of removals."""
+    program = """
+        import asyncio, atexit, sys, threading
+        from moka_wasm import Moka, cached
+        never = threading.Event()
+        began = threading.Barrier(4)
+        cache = Moka(8, eviction_listener=lambda *removal: (began.wait(), never.wait()))
+        flying = Moka(8)
+
+        @cached(wait_concurrent=True)
+        async def slow(x):
+            began.wait()
+            await asyncio.sleep(3600)
+
+        def compute():
+            began.wait()
+            never.wait()
+
+        cache["k"] = 1
+        for target in (
+            lambda: flying.get_with("k", compute),
+            lambda: asyncio.run(slow(1)),
+            lambda: cache.remove("k"),
+        ):
+            threading.Thread(target=target, daemon=True).start()
+        began.wait(60)
+        threading.Thread(target=lambda: flying.get_with("k", compute), daemon=True).start()
+        atexit.register(lambda: cache.get("other"))
+        print("over")
+    """
+    code, out, errors = run(program)
+    assert (code, out.strip(), errors) == (0, "over", "")
+
+
+def test_a_subinterpreter_is_refused() -> None:
+    """In a subinterpreter the package cannot be imported; the main interpreter's caches live on."""
+    program = """
+        import sys
+        try:
+            import _xxsubinterpreters as interpreters
+        except ImportError:
+            try:
+                import _interpreters as interpreters
+            except ImportError:
+                print("none")
+                sys.exit()
+        from moka_wasm import Moka
+        cache = Moka(8)
+        cache["k"] = 1
+        one = interpreters.create()
+        script = (
+            "try:\\n"
+            "    from moka_wasm import Moka\\n"
+            "except ImportError as error:\\n"
+            "    assert 'subinterpreter' in str(error), error\\n"
+            "    print('refused')\\n"
+        )
+        failed = interpreters.run_string(one, script)
+        assert failed is None, failed
+        interpreters.destroy(one)
+        assert cache["k"] == 1
+        cache["k"] = 3
+        assert cache["k"] == 3
+    """
+    code, out, errors = run(program)
+    assert code == 0, errors
+    assert out.strip() in ("refused", "none")
+
+
+def test_a_decorated_function_whose_cache_is_closed_says_so() -> None:
+    """A cache that somebody closed under a decorated function is a ClosedError, not a call without a cache."""
+
+    @cached
+    def double(x: int) -> int:
+        return 2 * x
+
+    assert double(1) == 2
+    double.cache.close()
+    with pytest.raises(ClosedError, match="open a new one"):
+        double(1)
