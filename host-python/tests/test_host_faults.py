@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import wasmtime
 from test_threads import Interrupt, Interrupter, everything
 from test_trap import broken, broken_file, channels, stop, use_file
 
@@ -107,9 +108,7 @@ def test_an_interrupt_anywhere_while_a_cache_is_opened_or_closed() -> None:
         raise Interrupt
 
     def life() -> Moka[Any, Any] | None:
-        # An interrupt of the function that gives the guest random numbers stops the guest, and is the error's reason.
-        stops = contextlib.suppress(Interrupt, SandboxError)
-        with stops, Moka[Any, Any](8, eviction_listener=lambda *_: None) as cache:
+        with contextlib.suppress(Interrupt), Moka[Any, Any](8, eviction_listener=lambda *_: None) as cache:
             cache.set("k", 1)
             return cache
         return None
@@ -121,6 +120,28 @@ def test_an_interrupt_anywhere_while_a_cache_is_opened_or_closed() -> None:
                 cache.get("k")
 
     assert Interrupter(interrupt).run(life, check) > 20
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_no_random_numbers_for_a_cache_that_is_opened(error: type[BaseException], monkeypatch: Any) -> None:
+    """What is raised while the guest asks for random numbers reaches the caller, once: no later call sees it."""
+
+    def urandom(_: int) -> bytes:
+        raise error("no entropy")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("moka_wasm._sandbox.os.urandom", urandom)
+        with pytest.raises(error if error is KeyboardInterrupt else SandboxError) as raised:
+            Moka(8)
+    if error is OSError:
+        assert isinstance(raised.value.__cause__, OSError)
+    cache: Moka[str, int] = Moka(8, operation_timeout=60)
+    with pytest.raises(wasmtime.WasmtimeError, match="expected"):
+        wasmtime.Module(wasmtime.Engine(), b"not wasm")
+    store = wasmtime.Store()
+    with pytest.raises(wasmtime.Trap):
+        wasmtime.Instance(store, wasmtime.Module(store.engine, "(module (func $f unreachable) (start $f))"), [])
+    cache.close()
 
 
 @pytest.mark.usefixtures("broken", "interrupted_finalizers")

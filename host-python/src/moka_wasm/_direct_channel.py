@@ -199,7 +199,7 @@ class _Lane:
             raise self.trapped(error)
         return self.words[1]
 
-    def trapped(self, error: int) -> SandboxError:
+    def trapped(self, error: int) -> BaseException:
         """Marks the guest as broken and has it replaced; answers the exception to raise."""
         guest = self.guest
         guest.call = _refuse_call
@@ -208,6 +208,8 @@ class _Lane:
             owner.give_up(guest)
         trap, self.args[_TRAP] = self.args[_TRAP], 0
         cause = take_error(error, trap)
+        if owner is None and not isinstance(cause, Exception):
+            return cause  # an interrupt, which came while the guest asked for random numbers
         kind: type[SandboxError] = SandboxError
         why = "the sandbox stopped"
         if is_timeout(cause) and guest.timeout is not None:

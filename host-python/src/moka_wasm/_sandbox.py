@@ -16,6 +16,7 @@ from typing import Any
 
 import wasmtime
 from wasmtime import _ffi as ffi
+from wasmtime._func import maybe_raise_last_exn
 
 from ._component_file import component, core_module
 from ._errors import GuestMemoryError, IncompatibleComponentError, SandboxError
@@ -208,12 +209,20 @@ def is_timeout(error: BaseException) -> bool:
 
 
 def take_error(error: int | None, trap: int | None) -> BaseException:
-    """What wasmtime reported, as its own exception; it is freed with it."""
+    """What stopped a call: the exception of a function that the guest called, or else what wasmtime reported, which is
+    freed with the exception."""
     if trap:
         pointer = ctypes.cast(trap, ctypes.POINTER(ffi.wasm_trap_t))
-        return wasmtime.Trap._from_ptr(pointer)
-    pointer_to_error = ctypes.cast(error or 0, ctypes.POINTER(ffi.wasmtime_error_t))
-    return wasmtime.WasmtimeError._from_ptr(pointer_to_error)
+        reported: BaseException = wasmtime.Trap._from_ptr(pointer)
+    else:
+        pointer_to_error = ctypes.cast(error or 0, ctypes.POINTER(ffi.wasmtime_error_t))
+        reported = wasmtime.WasmtimeError._from_ptr(pointer_to_error)
+    try:
+        # wasmtime-py keeps it for the next call of its own, which would raise it.
+        maybe_raise_last_exn()
+    except BaseException as exception:
+        return exception
+    return reported
 
 
 if not hasattr(ffi.dll, "wasmtime_func_call_unchecked"):  # pragma: no cover
