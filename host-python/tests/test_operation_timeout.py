@@ -34,6 +34,10 @@ SHORT = 0.1
 LONG = 600
 
 
+class User:
+    """Something that needs a ticker."""
+
+
 def timers() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "moka_wasm ticker"]
 
@@ -235,22 +239,37 @@ def test_a_ticker_that_is_used_again_while_it_ends() -> None:
     """Uses that begin while the thread ends find a thread, and never two."""
     ticked = threading.Event()
     ticker = Ticker(ticked.set)
-    for user in range(2000):
+    for user in [User() for _ in range(2000)]:
         ticker.begin(user)
         ticker.end(user)
         ticker.end(user)
-    ticker.begin(0)
+    ticker.begin(user)
     ticked.clear()
     assert ticked.wait(60)
-    ticker.end(0)
+    ticker.end(user)
     for thread in list(ticker._running.values()):
         thread.join(60)
     assert ticker._running == {}
 
 
+def test_a_ticker_whose_users_are_gone() -> None:
+    """A user that is gone without a word, as its finalizer was interrupted, is no user any more."""
+    ticker = Ticker(lambda: None)
+    users = [User() for _ in range(3)]
+    for user in users:
+        ticker.begin(user)
+    (thread,) = ticker._running.values()
+    ticker.end(users.pop())
+    del user, users
+    thread.join(60)
+    assert not thread.is_alive()
+    assert ticker._users == ticker._running == {}
+
+
 def test_a_thread_that_cannot_be_started_is_started_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     """If the system has no thread to give, opening the cache says so, and the next one tries again."""
     ticker = Ticker(lambda: None)
+    first, second = User(), User()
 
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -258,12 +277,12 @@ def test_a_thread_that_cannot_be_started_is_started_by_the_next(monkeypatch: pyt
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
         with pytest.raises(RuntimeError, match="start"):
-            ticker.begin(1)
+            ticker.begin(first)
     assert ticker._running == {}
-    ticker.begin(2)
+    ticker.begin(second)
     assert len(ticker._running) == 1
-    ticker.end(1)
-    ticker.end(2)
+    ticker.end(first)
+    ticker.end(second)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")

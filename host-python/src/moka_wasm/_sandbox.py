@@ -132,7 +132,7 @@ class Sandbox:
         self.store = wasmtime.Store(engine(interruptible))
         if timeout_ticks is not None:
             self._ticks_for = ticker()
-            self._ticks_for.begin(id(self))
+            self._ticks_for.begin(self)
             self.store.set_epoch_deadline(timeout_ticks)
         if memory_cap is not None:
             self.store.set_limits(memory_size=memory_cap)
@@ -155,7 +155,7 @@ class Sandbox:
 
     def __del__(self) -> None:
         if hasattr(self, "_ticks_for"):
-            self._ticks_for.end(id(self))
+            self._ticks_for.end(self)
         if getattr(self, "_holds", False):
             self._holds = False
             _release(self.store)

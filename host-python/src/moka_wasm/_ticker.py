@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Final
@@ -34,7 +35,8 @@ class Ticker:
 
     def __init__(self, tick: Callable[[], object]) -> None:
         self._tick = tick
-        self._users: dict[int, None] = {}
+        # Weakly, as an interrupt may cut a finalizer short that was about to end its use.
+        self._users: dict[int, weakref.ref[object]] = {}
         # At most one thread, put there by setdefault, so that two who start one agree.
         self._running: dict[str, threading.Thread] = {}
         # Not an Event, whose lock a finalizer that ends a use might ask for twice.
@@ -42,15 +44,24 @@ class Ticker:
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._after_fork_in_child)
 
-    def begin(self, user: int) -> None:
-        """Somebody, known by this number, needs the ticks."""
-        self._users[user] = None
+    def begin(self, user: object) -> None:
+        """Somebody needs the ticks, until the end or its own."""
+        self._users[id(user)] = weakref.ref(user)
         self._start()
 
-    def end(self, user: int) -> None:
-        """Needs them no longer. May be told more than once."""
-        if self._users.pop(user, 0) is None and not self._users:
+    def end(self, user: object) -> None:
+        """Needs them no longer. May be told more than once, and by a finalizer."""
+        if self._users.pop(id(user), None) is not None and not self._users:
             self._stop.put(None)
+
+    def _is_used(self) -> bool:
+        for number, user in list(self._users.items()):
+            if user() is not None:
+                return True
+            # Unless another has begun since, which happens to have its number.
+            if self._users.get(number) is user:
+                self._users.pop(number, None)
+        return False
 
     def _start(self) -> None:
         if self._running:
@@ -65,7 +76,7 @@ class Ticker:
                 del self._running["thread"]
 
     def _run(self) -> None:
-        while self._users:
+        while self._is_used():
             try:
                 self._stop.get(timeout=TICK / 1_000_000_000)
             except Empty:
