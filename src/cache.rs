@@ -1,32 +1,19 @@
 //! The cache's contract over `moka::sync::Cache`.
 
-use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::vec;
 
 use moka::policy::EvictionPolicy;
-use siphasher::sip::SipHasher13;
 
 use crate::clock::{self, HORIZON, NEVER};
 use crate::config::{Config, ConfigError, Policy};
 use crate::entry::{EntryOptions, Key, Value};
 use crate::expiry::Deadlines;
+use crate::hash::KeyedHash;
 use crate::lease::{LeaseId, Leases};
 use crate::memory::{self, Budget, Headroom, SetError};
 use crate::removals::{Cause, Mode, Removal, Shared, Touch};
 use crate::stats::Stats;
-
-/// `SipHash`-1-3 with a key of its own for each cache: who chooses keys cannot make them collide.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct KeyedHash(u64, u64);
-
-impl BuildHasher for KeyedHash {
-    type Hasher = SipHasher13;
-
-    fn build_hasher(&self) -> SipHasher13 {
-        SipHasher13::new_with_keys(self.0, self.1)
-    }
-}
 
 type Map = moka::sync::Cache<Key, Value, KeyedHash>;
 
@@ -82,6 +69,10 @@ pub struct Cache {
     misses: u64,
     insertions: u64,
     inserted_weight: u64,
+    /// While it is not watched: entries that came in under a key without a live one.
+    created: u64,
+    /// While it is not watched: entries that overwrote a live one.
+    updated: u64,
 }
 
 impl Cache {
@@ -91,7 +82,7 @@ impl Cache {
     /// A field of the configuration cannot be.
     pub fn open(config: Config, seed: (u64, u64)) -> Result<Self, ConfigError> {
         config.validate()?;
-        let hash = KeyedHash(seed.0, seed.1);
+        let hash = KeyedHash::new(seed);
         let budget = config.memory_limit.map(|limit| Budget::new(limit, memory::linear_memory(), config.capacity));
         let watched = budget.is_some()
             || config.ttl.is_some()
@@ -114,6 +105,8 @@ impl Cache {
             misses: 0,
             insertions: 0,
             inserted_weight: 0,
+            created: 0,
+            updated: 0,
         })
     }
 
@@ -157,7 +150,12 @@ impl Cache {
         if self.config.capacity.is_some_and(|capacity| capacity == 0 || u64::from(options.weight) > capacity) {
             self.turn_away(key, value);
         } else {
-            self.map.insert(Key::from(key), value);
+            let key = Key::new(key, self.hash);
+            if !self.watched {
+                let counter = if self.map.contains_key(&key) { &mut self.updated } else { &mut self.created };
+                *counter += 1;
+            }
+            self.map.insert(key, value);
         }
         Ok(())
     }
@@ -166,7 +164,7 @@ impl Cache {
     /// is overwritten it would evict all others first.
     #[cold]
     fn turn_away(&mut self, key: &[u8], value: Value) {
-        let key = Arc::new(Key::from(key));
+        let key = Arc::new(Key::new(key, self.hash));
         if let Some(replaced) = self.shared.removing(Mode::Ignore, || self.map.remove(&**key)) {
             self.shared.report(Arc::clone(&key), replaced, Cause::Replaced);
         }
@@ -196,7 +194,7 @@ impl Cache {
                 && self.find_headroom(key, value.len()).is_err()
                 && let Some(value) = self.shared.removing(Mode::Ignore, || self.map.remove(key))
             {
-                self.shared.report(Arc::new(Key::from(key)), value, Cause::Size);
+                self.shared.report(Arc::new(Key::new(key, self.hash)), value, Cause::Size);
             }
             // All that may have cost this very entry.
             if !self.map.contains_key(key) {
@@ -204,7 +202,7 @@ impl Cache {
             }
             // It has nowhere to note a deadline: an entry with the same bytes that has takes its place.
             let value = value.with_deadline(deadline);
-            self.shared.removing(Mode::Ignore, || self.map.insert(Key::from(key), value));
+            self.shared.removing(Mode::Ignore, || self.map.insert(Key::new(key, self.hash), value));
         }
         true
     }
@@ -287,9 +285,8 @@ impl Cache {
         let ([expired, explicit, mut replaced, mut size], removals_lost) = self.shared.counts();
         if !self.watched {
             // Those that were counted singly were never created, or are known not to be there any more.
-            let (created, updated) = self.shared.inserted_counts();
-            size += created.saturating_sub(explicit + replaced + self.entry_count());
-            replaced += updated;
+            size += self.created.saturating_sub(explicit + replaced + self.entry_count());
+            replaced += self.updated;
         }
         Stats {
             hits: self.hits,
@@ -431,7 +428,7 @@ impl Cache {
             unused.push(0);
         }
         for weight in [0, weight] {
-            self.map.insert(Key::from(unused.as_slice()), Value::reservation(weight));
+            self.map.insert(Key::new(&unused, self.hash), Value::reservation(weight));
             self.map.run_pending_tasks();
         }
         self.map.invalidate(unused.as_slice());
@@ -508,14 +505,12 @@ impl Cache {
 }
 
 fn build(config: &Config, hash: KeyedHash, watched: bool, budget: Option<Budget>, shared: &Arc<Shared>) -> Map {
-    let mut builder = moka::sync::Cache::builder()
-        .name(&config.name)
-        .eviction_policy(match config.policy {
-            Policy::TinyLfu => EvictionPolicy::tiny_lfu(),
-            Policy::Lru => EvictionPolicy::lru(),
-        })
-        .expire_after(Deadlines(Arc::clone(shared)));
+    let mut builder = moka::sync::Cache::builder().name(&config.name).eviction_policy(match config.policy {
+        Policy::TinyLfu => EvictionPolicy::tiny_lfu(),
+        Policy::Lru => EvictionPolicy::lru(),
+    });
     if watched {
+        builder = builder.expire_after(Deadlines(Arc::clone(shared)));
         let listener = Arc::clone(shared);
         builder = builder.eviction_listener(move |key, value, cause| listener.removed_by_moka(key, value, cause));
     }

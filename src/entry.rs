@@ -9,14 +9,18 @@ use smallvec::SmallVec;
 use triomphe::ThinArc;
 
 use crate::clock::NEVER;
+use crate::hash::KeyedHash;
 
-/// The bytes of a key: up to 16 of them lie inside moka's own reference-counted key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Key(SmallVec<[u8; 16]>);
+/// The bytes of a key, up to 24 of them inside moka's own reference-counted key, and their hash.
+#[derive(Clone, Debug)]
+pub struct Key {
+    hash: u32,
+    bytes: SmallVec<[u8; 24]>,
+}
 
-impl From<&[u8]> for Key {
-    fn from(bytes: &[u8]) -> Self {
-        Self(SmallVec::from_slice(bytes))
+impl Key {
+    pub(crate) fn new(bytes: &[u8], hash: KeyedHash) -> Self {
+        Self { hash: hash.of(bytes), bytes: SmallVec::from_slice(bytes) }
     }
 }
 
@@ -24,20 +28,28 @@ impl Deref for Key {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.0
+        &self.bytes
     }
 }
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.hash == other.hash && self.bytes == other.bytes
+    }
+}
+
+impl Eq for Key {}
 
 impl Borrow<[u8]> for Key {
     fn borrow(&self) -> &[u8] {
-        &self.0
+        &self.bytes
     }
 }
 
-/// As a slice hashes, so that a lookup needs no key of its own.
+/// As its bytes hash, so that a lookup needs no key of its own: see [`KeyHasher`](crate::hash::KeyHasher).
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.as_slice().hash(state);
+        state.write_u32(self.hash);
     }
 }
 

@@ -19,12 +19,10 @@ fn time_left(value: &Value) -> Option<Duration> {
 
 impl moka::Expiry<Key, Value> for Deadlines {
     fn expire_after_create(&self, _: &Key, value: &Value, _: Instant) -> Option<Duration> {
-        self.0.inserted(value, false);
         time_left(value)
     }
 
     fn expire_after_update(&self, _: &Key, value: &Value, _: Instant, _: Option<Duration>) -> Option<Duration> {
-        self.0.inserted(value, true);
         time_left(value)
     }
 

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use crate::cache::KeyedHash;
 use crate::entry::Key;
+use crate::hash::KeyedHash;
 
 /// Names a lease among those of its cache; never given twice while the lease is out.
 pub type LeaseId = u32;
@@ -39,7 +39,7 @@ impl Leases {
             id = id.wrapping_add(1).max(1);
         }
         self.last_id = id;
-        let key = Key::from(key);
+        let key = Key::new(key, *self.by_key.hasher());
         self.keys.insert(id, key.clone());
         self.by_key.insert(key, Lease { id, ends: now.saturating_add(life) });
         Some(id)

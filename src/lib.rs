@@ -7,11 +7,14 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs, unreachable_pub)]
 
+#[cfg(any(test, all(target_family = "wasm", feature = "guest")))]
+mod allocator;
 pub mod cache;
 pub mod clock;
 pub mod config;
 mod entry;
 mod expiry;
+mod hash;
 mod lease;
 mod memory;
 mod removals;

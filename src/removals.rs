@@ -78,10 +78,6 @@ struct Counters {
     lost: AtomicU64,
     /// The weights of removed entries, summed up.
     weight: AtomicU64,
-    /// Entries that came in under a key without a live one.
-    created: AtomicU64,
-    /// Entries that overwrote a live one.
-    updated: AtomicU64,
 }
 
 /// Shared by a cache and the hooks of its moka cache.
@@ -132,20 +128,6 @@ impl Shared {
 
     pub(crate) fn take_collected(&self) -> Vec<(Arc<Key>, Value)> {
         std::mem::take(&mut self.state().collected)
-    }
-
-    /// An entry came in, in the place of a live one or not.
-    #[inline]
-    pub(crate) fn inserted(&self, value: &Value, update: bool) {
-        if value.reserved().is_none() && self.state().mode == Mode::Report {
-            let counter = if update { &self.counters.updated } else { &self.counters.created };
-            counter.fetch_add(1, Relaxed);
-        }
-    }
-
-    /// How many entries came in, under a key without a live one and in the place of one.
-    pub(crate) fn inserted_counts(&self) -> (u64, u64) {
-        (self.counters.created.load(Relaxed), self.counters.updated.load(Relaxed))
     }
 
     /// Counts entries that were taken out of a cache that is not watched.

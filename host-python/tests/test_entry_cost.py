@@ -1,0 +1,37 @@
+"""What an entry takes in the sandbox, as the README states it."""
+
+from __future__ import annotations
+
+import pytest
+
+from moka_wasm import Moka
+from moka_wasm._keys import encode_key
+from moka_wasm._msgpack import MessagePackSerializer
+
+ENTRIES = 100_000
+VALUE = "v" * 20
+
+
+def key(number: int) -> str:
+    return f"key:{number:016d}"
+
+
+@pytest.mark.parametrize(("ttl", "most"), [(None, 205), (3600.0, 270)])
+def test_an_entry_costs_no_more_than_stated(ttl: float | None, most: int) -> None:
+    """Beside the bytes of its key and its value, tables and pages that are not full included."""
+    payload = len(encode_key(key(0))) + len(MessagePackSerializer(pickle_fallback=False).dumps(VALUE))
+    with Moka[str, str](None, ttl=ttl) as cache:
+        before = cache.stats().memory_bytes
+        cache.update((key(number), VALUE) for number in range(ENTRIES))
+        taken = cache.stats().memory_bytes - before
+        assert len(cache) == ENTRIES
+    assert taken / ENTRIES - payload <= most
+
+
+def test_memory_serves_other_sizes_once_it_is_free() -> None:
+    """What entries of one size leave behind is room for those of any other."""
+    with Moka[int, str](None) as cache:
+        for size in (10, 100, 1_000, 30, 200, 50):
+            cache.update((number, "x" * size) for number in range(4_000_000 // (size + 200)))
+            cache.clear()
+            assert cache.stats().memory_bytes < 6_000_000
