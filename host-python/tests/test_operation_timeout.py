@@ -212,7 +212,7 @@ def test_a_cache_without_a_timeout_has_the_faster_code() -> None:
 def test_the_thread_ends_with_the_last_cache() -> None:
     """One thread ticks for all caches, and none once they are closed or gone.
 
-    In a process of its own: the interrupts of other tests leave CPython with exceptions that it takes for handled still,
+    In a process of its own: interrupts in other tests leave CPython with exceptions that it takes for handled still,
     and with their frames and the caches in them.
     """
     program = """
