@@ -27,7 +27,7 @@ fn seed() -> (u64, u64) {
 
 const VERSION: u32 = 1;
 
-/// How a duration that is left out is written.
+/// How a duration or a time that is left out is written.
 const NONE: u64 = u64::MAX;
 
 fn optional(duration: u64) -> Option<u64> {
@@ -38,6 +38,14 @@ fn options(weight: u32, ttl: u64, tti: u64) -> EntryOptions {
     EntryOptions { ttl: optional(ttl), tti: optional(tti), weight }
 }
 
+/// Moves time on to what the caller's clock shows, if it was read.
+#[inline]
+fn take_time(now: u64) {
+    if now != NONE {
+        clock::advance(Source::Caller, now);
+    }
+}
+
 /// Runs an operation of a cache with the bytes that the caller wrote for it, at the caller's time.
 fn operate(
     lane: u32,
@@ -46,7 +54,7 @@ fn operate(
     now: u64,
     operation: impl FnOnce(&mut Slot, &[u8], &[u8]) -> Result<Reply, Error>,
 ) -> u64 {
-    clock::advance(Source::Caller, now);
+    take_time(now);
     with_slot(lane, handle, lengths, operation)
 }
 
@@ -67,7 +75,7 @@ extern "C" fn moka_error(lane: u32) -> u64 {
 
 #[unsafe(no_mangle)]
 extern "C" fn moka_open(lane: u32, config: u32, now: u64) -> u64 {
-    clock::advance(Source::Caller, now);
+    take_time(now);
     with_guest(|guest| guest.open(lane, config as usize, |bytes| Ok(Cache::open(read_config(bytes)?, seed())?)))
 }
 

@@ -42,6 +42,14 @@ impl<'a> Writer<'a> {
         Some(())
     }
 
+    /// Writes over bytes that were written before.
+    #[inline]
+    pub fn put_at(&mut self, start: usize, bytes: &[u8]) -> Option<()> {
+        let end = start.checked_add(bytes.len()).filter(|&end| end <= self.length)?;
+        self.room.get_mut(start..end)?.copy_from_slice(bytes);
+        Some(())
+    }
+
     #[inline]
     fn tagged<const N: usize>(&mut self, tag: u8, bytes: [u8; N]) -> Option<()> {
         self.put(&[tag])?;

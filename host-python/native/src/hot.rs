@@ -1,21 +1,23 @@
 //! The methods that replace those of `Moka`: what is common they do by themselves, the rest they leave to those.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::sync::OnceLock;
 use std::time::Instant;
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyDict, PyTuple, PyType};
+use pyo3::types::{PyBytes, PyDict, PyList, PyTuple, PyType};
 use pyo3::{Borrowed, PyTraverseError, PyVisit};
 
 use crate::codec::{self, Writer};
 use crate::raw::{self, Answer, Arguments, GilBound, Guest};
 
-const NO_BYTES: u32 = 1 << 31;
-const REMOVALS_WAIT: u32 = 1 << 30;
-const YES: u32 = 1;
+pub const NO_BYTES: u32 = 1 << 31;
+pub const REMOVALS_WAIT: u32 = 1 << 30;
+pub const YES: u32 = 1;
+/// In the place of a time: it stands still.
+const NOT_READ: u64 = u64::MAX;
 
 /// A channel's way into its guest, while it has one.
 #[pyclass(frozen, module = "moka_wasm._native")]
@@ -32,6 +34,8 @@ type Pending = (Guest, Py<PyAny>, Py<PyAny>);
 
 #[derive(Default)]
 struct Inner {
+    /// Whether the guest has to know the time.
+    timed: Cell<bool>,
     bound: Cell<bool>,
     busy: Cell<bool>,
     guest: RefCell<Option<Guest>>,
@@ -48,12 +52,18 @@ struct Inner {
 #[pymethods]
 impl Binding {
     #[new]
-    fn new(clock: Option<Py<PyAny>>, start: u64) -> Self {
-        Binding { clock, started: Instant::now(), start, inner: GilBound(Inner::default()) }
+    fn new(clock: Option<Py<PyAny>>, start: u64, timed: bool) -> Self {
+        let inner = Inner { timed: Cell::new(timed), ..Inner::default() };
+        Binding { clock, started: Instant::now(), start, inner: GilBound(inner) }
+    }
+
+    /// From now on, the guest is told the time: entries may have deadlines.
+    fn heed_time(&self) {
+        self.inner.0.timed.set(true);
     }
 
     /// From now on, operations go by this lane.
-    fn bind(&self, py: Python<'_>, lane: Py<PyAny>, store: Py<PyAny>, addresses: [usize; 12]) -> PyResult<()> {
+    fn bind(&self, py: Python<'_>, lane: Py<PyAny>, store: Py<PyAny>, addresses: [usize; 15]) -> PyResult<()> {
         let Some(guest) = Guest::new(addresses.into()) else {
             return Err(pyo3::exceptions::PyValueError::new_err("these are no addresses of a guest"));
         };
@@ -119,7 +129,13 @@ impl Inner {
 }
 
 /// The end of an operation, however it ends.
-struct Busy<'a, 'py>(&'a Inner, Python<'py>);
+pub struct Busy<'a, 'py>(&'a Inner, Python<'py>);
+
+impl<'a> Busy<'a, '_> {
+    pub fn guest(&self) -> Ref<'a, Option<Guest>> {
+        self.0.guest.borrow()
+    }
+}
 
 impl Drop for Busy<'_, '_> {
     fn drop(&mut self) {
@@ -131,9 +147,12 @@ impl Drop for Busy<'_, '_> {
 }
 
 impl Binding {
-    /// Nanoseconds, of the same clock as `time.monotonic_ns` or the caller's own.
+    /// Nanoseconds, of the same clock as `time.monotonic_ns` or the caller's own; or that it was not read.
     #[inline]
-    fn now(&self, py: Python<'_>) -> PyResult<Option<u64>> {
+    pub fn now(&self, py: Python<'_>) -> PyResult<Option<u64>> {
+        if !self.inner.0.timed.get() {
+            return Ok(Some(NOT_READ));
+        }
         match &self.clock {
             None => {
                 let elapsed = self.started.elapsed();
@@ -146,7 +165,7 @@ impl Binding {
 
     /// Nobody else has the lane until the answer is dropped.
     #[inline]
-    fn begin<'py>(&self, py: Python<'py>) -> Option<Busy<'_, 'py>> {
+    pub fn begin<'py>(&self, py: Python<'py>) -> Option<Busy<'_, 'py>> {
         let inner = &self.inner.0;
         if !inner.bound.get() || inner.busy.replace(true) {
             return None;
@@ -161,10 +180,19 @@ pub struct Hot {
     attached: OnceLock<Attached>,
 }
 
-struct Attached {
-    binding: Py<Binding>,
-    sets: bool,
-    loads: Py<PyAny>,
+pub struct Attached {
+    pub binding: Py<Binding>,
+    pub sets: bool,
+    pub loads: Py<PyAny>,
+    /// Its one item changes whenever a computation of single flight ends.
+    mark: Py<PyList>,
+}
+
+impl Attached {
+    /// Bytes of the mailbox.
+    pub fn room(&self) -> Option<usize> {
+        self.binding.get().inner.0.guest.borrow().as_ref().map(Guest::room)
+    }
 }
 
 #[pymethods]
@@ -176,22 +204,28 @@ impl Hot {
     }
 
     /// Takes the short ways; `sets` says whether those of `set` too.
-    fn _attach(&self, binding: Py<Binding>, sets: bool, loads: Py<PyAny>) {
-        drop(self.attached.set(Attached { binding, sets, loads }));
+    fn _attach(&self, binding: Py<Binding>, sets: bool, loads: Py<PyAny>, mark: Py<PyList>) {
+        drop(self.attached.set(Attached { binding, sets, loads, mark }));
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         if let Some(attached) = self.attached.get() {
             visit.call(&attached.binding)?;
             visit.call(&attached.loads)?;
+            visit.call(&attached.mark)?;
         }
         Ok(())
     }
 }
 
 /// The methods of Python that do all that is not done here.
-struct Fallbacks {
+pub struct Fallbacks {
     get: Py<PyAny>,
+    get_with: Py<PyAny>,
+    get_with_missed: Py<PyAny>,
+    pub get_many: Py<PyAny>,
+    pub set_many: Py<PyAny>,
+    pub remove_many: Py<PyAny>,
     set: Py<PyAny>,
     get_item: Py<PyAny>,
     set_item: Py<PyAny>,
@@ -213,6 +247,11 @@ pub fn install(class: &Bound<'_, PyType>) -> PyResult<()> {
     let method = |name| class.getattr(name).map(Bound::unbind);
     let fallbacks = Fallbacks {
         get: method("get")?,
+        get_with: method("get_with")?,
+        get_with_missed: method("_get_with_missed")?,
+        get_many: method("get_many")?,
+        set_many: method("set_many")?,
+        remove_many: method("remove_many")?,
         set: method("set")?,
         get_item: method("__getitem__")?,
         set_item: method("__setitem__")?,
@@ -227,6 +266,10 @@ pub fn install(class: &Bound<'_, PyType>) -> PyResult<()> {
     let methods = [
         (c"get", c"($self, key, default=None)", raw::get as pyo3::ffi::PyCFunctionFastWithKeywords),
         (c"set", c"($self, key, value, ttl=None, tti=None)", raw::set),
+        (c"get_with", c"($self, key, initializer, ttl=None, tti=None)", raw::get_with),
+        (c"get_many", c"($self, keys)", raw::get_many),
+        (c"set_many", c"($self, entries, ttl=None, tti=None)", raw::set_many),
+        (c"remove_many", c"($self, keys)", raw::remove_many),
         (c"__getitem__", c"($self, key)", raw::get_item),
         (c"__setitem__", c"($self, key, value)", raw::set_item),
         (c"_get_encoded", c"($self, key_bytes)", raw::get_encoded),
@@ -245,7 +288,7 @@ pub fn install(class: &Bound<'_, PyType>) -> PyResult<()> {
 }
 
 #[inline]
-fn attached<'a>(arguments: &Arguments<'a, '_>) -> Option<&'a Attached> {
+pub fn attached<'a>(arguments: &Arguments<'a, '_>) -> Option<&'a Attached> {
     hot(arguments.myself).attached.get()
 }
 
@@ -259,7 +302,7 @@ fn hot<'a>(myself: Borrowed<'a, '_, PyAny>) -> &'a Hot {
 
 /// What Python's method says.
 #[cold]
-fn fall_back<'py>(
+pub fn fall_back<'py>(
     arguments: &Arguments<'_, 'py>,
     method: impl FnOnce(&Fallbacks) -> &Py<PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
@@ -278,9 +321,21 @@ fn fall_back<'py>(
     method(fallbacks).bind(py).call(PyTuple::new(py, values)?, Some(&named))
 }
 
+/// What Python's method says to these arguments.
+pub fn fall_back_with<'py>(
+    myself: Borrowed<'_, 'py, PyAny>,
+    values: &[Bound<'py, PyAny>],
+    method: impl FnOnce(&Fallbacks) -> &Py<PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = myself.py();
+    let fallbacks = FALLBACKS.get(py).ok_or_else(|| PyTypeError::new_err("install was not called"))?;
+    let values = std::iter::once(myself.to_owned()).chain(values.iter().cloned()).collect::<Vec<_>>();
+    method(fallbacks).bind(py).call1(PyTuple::new(py, values)?)
+}
+
 /// Leaves an unusual answer to Python, which knows what it means; its value, of bytes, or None.
 #[cold]
-fn finish<'py>(binding: &Binding, arguments: &Arguments<'_, 'py>, answer: Answer) -> PyResult<Bound<'py, PyAny>> {
+pub fn finish<'py>(binding: &Binding, arguments: &Arguments<'_, 'py>, answer: Answer) -> PyResult<Bound<'py, PyAny>> {
     let py = arguments.myself.py();
     let inner = &binding.inner.0;
     if answer.trapped {
@@ -312,7 +367,7 @@ fn look_up<'py>(
     let binding = attached.binding.get();
     let Some(now) = binding.now(py)? else { return Ok(Found::Unusual) };
     let Some(busy) = binding.begin(py) else { return Ok(Found::Unusual) };
-    let borrowed = busy.0.guest.borrow();
+    let borrowed = busy.guest();
     let Some(guest) = borrowed.as_ref() else { return Ok(Found::Unusual) };
     let written = guest.fill(|room| {
         let mut out = Writer::new(room);
@@ -388,6 +443,24 @@ pub fn get<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
         }
     }
     fall_back(arguments, |fallbacks| &fallbacks.get)
+}
+
+pub fn get_with<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let lives = (2..4).filter_map(|index| arguments.get(index)).all(|life| life.is_none());
+    if let (Some(attached), None, Some(key), Some(initializer), 2..=4, true) =
+        (attached(arguments), arguments.names, arguments.get(0), arguments.get(1), arguments.positional(), lives)
+        && let Ok(mark) = attached.mark.bind(key.py()).get_item(0)
+    {
+        match look_up(attached, arguments, |out| codec::write_key(out, key), true)? {
+            Found::Value(value) => return Ok(value),
+            Found::Nothing => {
+                let values = [key.to_owned(), initializer.to_owned(), mark];
+                return fall_back_with(arguments.myself, &values, |fallbacks| &fallbacks.get_with_missed);
+            }
+            Found::Unusual => {}
+        }
+    }
+    fall_back(arguments, |fallbacks| &fallbacks.get_with)
 }
 
 pub fn get_item<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
@@ -472,7 +545,7 @@ fn store(arguments: &Arguments<'_, '_>) -> PyResult<bool> {
     let binding = attached.binding.get();
     let Some(now) = binding.now(py)? else { return Ok(false) };
     let Some(busy) = binding.begin(py) else { return Ok(false) };
-    let borrowed = busy.0.guest.borrow();
+    let borrowed = busy.guest();
     let Some(guest) = borrowed.as_ref() else { return Ok(false) };
     let written = guest.fill(|room| {
         let mut out = Writer::new(room);

@@ -1,6 +1,7 @@
 //! The hot paths of the Python package `moka_wasm`: wasmtime-py compiles, instantiates, limits and owns the sandbox,
 //! this calls it. `_hot.py` says when; everything works without it.
 
+mod batch;
 mod codec;
 mod hot;
 mod raw;

@@ -33,6 +33,9 @@ pub struct Addresses {
     context: usize,
     get: usize,
     set: usize,
+    get_many: usize,
+    set_many: usize,
+    remove_many: usize,
     memory: usize,
     base: usize,
     slots: usize,
@@ -42,10 +45,42 @@ pub struct Addresses {
     room: usize,
 }
 
-impl From<[usize; 12]> for Addresses {
-    fn from(numbers: [usize; 12]) -> Self {
-        let [call, memory_size, context, get, set, memory, base, slots, lane, cache, mailbox, room] = numbers;
-        Addresses { call, memory_size, context, get, set, memory, base, slots, lane, cache, mailbox, room }
+impl From<[usize; 15]> for Addresses {
+    fn from(numbers: [usize; 15]) -> Self {
+        let [
+            call,
+            memory_size,
+            context,
+            get,
+            set,
+            get_many,
+            set_many,
+            remove_many,
+            memory,
+            base,
+            slots,
+            lane,
+            cache,
+            mailbox,
+            room,
+        ] = numbers;
+        Addresses {
+            call,
+            memory_size,
+            context,
+            get,
+            set,
+            get_many,
+            set_many,
+            remove_many,
+            memory,
+            base,
+            slots,
+            lane,
+            cache,
+            mailbox,
+            room,
+        }
     }
 }
 
@@ -58,9 +93,10 @@ pub struct Guest {
 impl Guest {
     /// `None`: they cannot be addresses, or the mailbox is not inside of the memory.
     pub fn new(at: Addresses) -> Option<Self> {
-        let addresses = [at.call, at.memory_size, at.context, at.get, at.set, at.memory, at.base, at.slots];
+        let functions = [at.get, at.set, at.get_many, at.set_many, at.remove_many];
+        let addresses = [at.call, at.memory_size, at.context, at.memory, at.base, at.slots];
         let guest = Guest { at, size: Cell::new(0) };
-        let good = addresses.iter().all(|&address| address != 0) && at.slots.is_multiple_of(8);
+        let good = addresses.iter().chain(&functions).all(|&address| address != 0) && at.slots.is_multiple_of(8);
         (good && guest.contains(at.mailbox, at.room)).then_some(guest)
     }
 
@@ -99,6 +135,23 @@ impl Guest {
     pub fn set(&self, key: usize, value: usize, now: u64) -> Answer {
         let (lane, cache) = (self.at.lane as u64, self.at.cache as u64);
         self.call(self.at.set, [lane, cache, key as u64, value as u64, 1, u64::MAX, u64::MAX, now])
+    }
+
+    pub fn get_many(&self, request: usize, now: u64) -> Answer {
+        self.call(self.at.get_many, [self.at.lane as u64, self.at.cache as u64, request as u64, now])
+    }
+
+    pub fn set_many(&self, request: usize, now: u64) -> Answer {
+        self.call(self.at.set_many, [self.at.lane as u64, self.at.cache as u64, request as u64, now])
+    }
+
+    pub fn remove_many(&self, request: usize, now: u64) -> Answer {
+        self.call(self.at.remove_many, [self.at.lane as u64, self.at.cache as u64, request as u64, now])
+    }
+
+    /// Bytes of the mailbox.
+    pub fn room(&self) -> usize {
+        self.at.room
     }
 
     fn call<const N: usize>(&self, function: usize, arguments: [u64; N]) -> Answer {
@@ -232,6 +285,10 @@ method!(set_item, crate::hot::set_item);
 method!(get_encoded, crate::hot::get_encoded);
 method!(encode_key, crate::hot::encode_key);
 method!(loads, crate::hot::loads);
+method!(get_with, crate::hot::get_with);
+method!(get_many, crate::batch::get_many);
+method!(set_many, crate::batch::set_many);
+method!(remove_many, crate::batch::remove_many);
 
 /// A method descriptor of the class.
 pub fn descriptor<'py>(

@@ -330,10 +330,16 @@ class DirectChannel:
         self._lanes: list[_Lane] = []
         self._closed = False
         # The extension's calls keep the GIL, and no tick would get through.
-        self.binding = hot.binding(config.clock) if config.operation_timeout is None else None
+        timed = config.ttl is not None or config.tti is not None or config.clock is not None
+        self.binding = hot.binding(config.clock, timed) if config.operation_timeout is None else None
         """The extension's way into the guest, if there is the extension."""
         guest, lane = _open_guest(self._config, self._now)
         self._begin(guest, [lane])
+
+    def _expect_deadlines(self) -> None:
+        """An entry is about to get one of its own: from now on the extension tells the guest the time."""
+        if self.binding is not None:
+            self.binding.heed_time()
 
     def give_up(self, old: _Guest) -> None:
         """Lets no operation begin on a guest that trapped: the next one finds no lane, and replaces it."""
@@ -491,6 +497,8 @@ class DirectChannel:
 
     def set(self, key: bytes, value: bytes, weight: int = 1, ttl: int | None = None, tti: int | None = None, /) -> None:
         # The other hot path.
+        if ttl is not None or tti is not None:
+            self._expect_deadlines()
         lanes = self._lanes
         try:
             lane = lanes.pop()
@@ -536,6 +544,7 @@ class DirectChannel:
     def _operate_entry(
         self, name: str, key: bytes, value: bytes, weight: int, ttl: int | None, tti: int | None
     ) -> _Answer:
+        self._expect_deadlines()
         lanes = self._lanes
         lane = self._lane(lanes)
         guest = lane.guest
@@ -545,6 +554,7 @@ class DirectChannel:
         return self._finish(lanes, lane, upper)
 
     def expire(self, key: bytes, remaining: int | None, /) -> bool:
+        self._expect_deadlines()
         return self._operate("expire", key, _or_none(remaining), self._now()) is not None
 
     def remaining(self, key: bytes, /) -> int | None:
@@ -587,6 +597,8 @@ class DirectChannel:
         return values
 
     def set_many(self, entries: Sequence[Entry], /) -> None:
+        if any(entry.ttl is not None or entry.tti is not None for entry in entries):
+            self._expect_deadlines()
         position = 0
         while position < len(entries):
             request, count = _pack_entries(entries, position)

@@ -86,9 +86,14 @@ def install(cache_class: type) -> None:
         _native.install(cache_class)
 
 
-def binding(clock: Callable[[], int] | None) -> Any:
-    """A channel's way into its guests, not bound to one yet; ``None`` without the extension."""
-    return None if _native is None else _native.Binding(clock, time.monotonic_ns())
+def binding(clock: Callable[[], int] | None, timed: bool) -> Any:
+    """A channel's way into its guests, not bound to one yet; ``None`` without the extension.
+
+    Args:
+        clock: ``None`` for the time of ``time.monotonic_ns``.
+        timed: Whether entries have deadlines from the beginning; as long as they have none, no clock is read.
+    """
+    return None if _native is None else _native.Binding(clock, time.monotonic_ns(), timed)
 
 
 def bind(binding: Any, guest: _Guest, lane: _Lane) -> None:
@@ -98,8 +103,7 @@ def bind(binding: Any, guest: _Guest, lane: _Lane) -> None:
         call_unchecked_address(),
         memory_size_address(),
         sandbox.context(),
-        guest.functions["get"].value,
-        guest.functions["set"].value,
+        *(guest.functions[name].value for name in ("get", "set", "get_many", "set_many", "remove_many")),
         sandbox.memory_address(),
         ctypes.addressof(ctypes.c_char.from_buffer(guest.memory)),
         ctypes.addressof(lane.raw),
@@ -131,7 +135,7 @@ def attach(cache: Any, channel: DirectChannel, serializer: object, *, sets: bool
                 stacklevel=4,
             )
     if _native is not None:
-        cache._attach(channel.binding, sets, serializer.loads)
+        cache._attach(channel.binding, sets, serializer.loads, cache._flights.latest)
 
 
 def _self_test(serializer: MessagePackSerializer) -> str | None:
@@ -150,6 +154,12 @@ def _self_test(serializer: MessagePackSerializer) -> str | None:
                     found = cache.get(key)
                     if found != value or type(found) is not type(value) or cache.get((key, "absent")) is not None:
                         return f"it found {found!r} for {value!r}"
+                    if cache.get_with(key, lambda: "computed") != value or cache.get_many([key, "absent"]) != {key: value}:
+                        return f"get_with or get_many did not find {value!r}"
+            entries = dict(enumerate(values))
+            cache.set_many(entries)
+            if cache.get_many(entries) != entries or cache.remove_many([*entries, "absent"]) != len(entries):
+                return "set_many or remove_many did otherwise"
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return None

@@ -149,11 +149,12 @@ def _this_thread() -> _Thread:
 class ThreadFlights:
     """The computations that run for one cache now, at most one a key."""
 
-    __slots__ = ("__weakref__", "_flights", "_mark")
+    __slots__ = ("__weakref__", "_flights", "latest")
 
     def __init__(self) -> None:
         self._flights: dict[bytes, _Flight] = {}
-        self._mark = object()
+        self.latest = [object()]
+        """The mark, in a list: the native extension reads it without looking up attributes."""
         forget_after_fork(self)
 
     @property
@@ -162,7 +163,7 @@ class ThreadFlights:
 
         Who read it before a look-up of his own that missed, and passes it to ``run``, saves the first look-up there.
         """
-        return self._mark
+        return self.latest[0]
 
     def waiting(self, key_bytes: bytes) -> int:
         """Answer how many callers wait for this key's computation."""
@@ -193,7 +194,7 @@ class ThreadFlights:
         suspended = thread.waits_for
         while True:
             if mark is None:
-                mark = self._mark
+                mark = self.latest[0]
                 data = request.recall()
                 if data is not None:
                     return store._loads(data)
@@ -223,7 +224,7 @@ class ThreadFlights:
     def _lead(self, flight: _Flight, request: Request[K, V], compute: Callable[[], V], mark: object) -> V:
         try:
             # Another flight may have landed between this caller's look-up and its own take-off.
-            if self._mark is not mark:
+            if self.latest[0] is not mark:
                 data = request.recall()
                 if data is not None:
                     flight.outcome = data
@@ -242,7 +243,7 @@ class ThreadFlights:
         if flight.landed:
             return
         if self._flights.get(key_bytes) is flight:
-            self._mark = object()
+            self.latest[0] = object()
             self._flights.pop(key_bytes, None)
         flight.over = True
         for inbox in list(flight.waiters):

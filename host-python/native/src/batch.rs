@@ -1,0 +1,287 @@
+//! Operations on many keys: everything is encoded first, and crosses in as few requests as the mailbox takes. What is not
+//! common, and whatever is left after that, is done by Python.
+
+use std::ops::Range;
+
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
+
+use crate::codec::{self, Writer};
+use crate::hot::{self, Attached, Fallbacks, NO_BYTES, REMOVALS_WAIT, YES, attached, fall_back, fall_back_with};
+use crate::raw::{Answer, Arguments, Guest};
+
+const ABSENT: u32 = u32::MAX;
+
+/// What precedes a key and a value: their lengths, the weight, 0, no ttl, no tti.
+const ENTRY_HEAD: usize = 32;
+
+/// The parts of requests, one for each key, in one piece.
+struct Parts {
+    data: Vec<u8>,
+    ends: Vec<usize>,
+    /// Bytes that a request may have beside its count.
+    room: usize,
+    scratch: Vec<u8>,
+}
+
+impl Parts {
+    fn new(attached: &Attached) -> Option<Self> {
+        let room = attached.room()?;
+        Some(Parts { data: Vec::new(), ends: Vec::new(), room: room.checked_sub(4)?, scratch: vec![0; room] })
+    }
+
+    /// `None`: it cannot be written here, or no mailbox takes it.
+    fn add(&mut self, write: impl FnOnce(&mut Writer<'_>) -> Option<()>) -> Option<()> {
+        let mut out = Writer::new(self.scratch.get_mut(..self.room)?);
+        write(&mut out)?;
+        let length = out.length();
+        self.data.extend_from_slice(self.scratch.get(..length)?);
+        self.ends.push(self.data.len());
+        Some(())
+    }
+
+    fn add_key(&mut self, key: &Bound<'_, PyAny>) -> Option<()> {
+        self.add(|out| {
+            out.put(&[0; 4])?;
+            codec::write_key(out, key.as_borrowed())?;
+            let length = u32::try_from(out.length() - 4).ok()?;
+            out.put_at(0, &length.to_le_bytes())
+        })
+    }
+
+    fn add_entry(&mut self, key: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> Option<()> {
+        self.add(|out| {
+            out.put(&[0; ENTRY_HEAD])?;
+            codec::write_key(out, key.as_borrowed())?;
+            let key = out.length() - ENTRY_HEAD;
+            codec::write_value(out, value.as_borrowed(), 0)?;
+            let value = out.length() - ENTRY_HEAD - key;
+            let numbers = [u32::try_from(key).ok()?, u32::try_from(value).ok()?, 1, 0];
+            for (index, number) in numbers.into_iter().enumerate() {
+                out.put_at(4 * index, &number.to_le_bytes())?;
+            }
+            out.put_at(16, &[0xff; 16])
+        })
+    }
+
+    fn count(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Where the part of this number begins.
+    fn start(&self, part: usize) -> usize {
+        part.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or(0)
+    }
+
+    /// As many parts from this one on as a request takes, and their bytes.
+    fn request(&self, first: usize) -> Option<(Range<usize>, &[u8])> {
+        let start = self.start(first);
+        let fitting = self.ends.get(first..)?.partition_point(|end| end - start <= self.room);
+        let last = first + fitting;
+        Some((first..last, self.data.get(start..self.start(last))?))
+    }
+}
+
+/// What a crossing came to.
+enum Crossed {
+    Bytes(Vec<u8>),
+    Number(u32),
+    /// What is left has to be done in Python.
+    Unusual,
+}
+
+fn cross(
+    attached: &Attached,
+    arguments: &Arguments<'_, '_>,
+    parts: &Parts,
+    first: usize,
+    call: impl FnOnce(&Guest, usize, u64) -> Answer,
+) -> PyResult<(usize, Crossed)> {
+    const UNUSUAL: (usize, Crossed) = (0, Crossed::Unusual);
+    let py = arguments.myself.py();
+    let Some((range, body)) = parts.request(first) else { return Ok(UNUSUAL) };
+    let binding = attached.binding.get();
+    let Some(now) = binding.now(py)? else { return Ok(UNUSUAL) };
+    let Some(busy) = binding.begin(py) else { return Ok(UNUSUAL) };
+    let borrowed = busy.guest();
+    let Some(guest) = borrowed.as_ref() else { return Ok(UNUSUAL) };
+    let written = guest.fill(|room| {
+        let mut out = Writer::new(room);
+        out.put(&u32::try_from(range.len()).ok()?.to_le_bytes())?;
+        out.put(body)?;
+        Some(out.length())
+    });
+    let Some(length) = written else { return Ok(UNUSUAL) };
+    let answer = call(guest, length, now);
+    if !answer.trapped {
+        if answer.upper == NO_BYTES | YES {
+            return Ok((range.len(), Crossed::Number(answer.lower)));
+        }
+        // Copied before any object is made that the garbage collector looks after: its finalizers may run the guest.
+        if answer.upper < REMOVALS_WAIT
+            && let Some(bytes) = guest.read(answer.lower as usize, answer.upper as usize, <[u8]>::to_vec)
+        {
+            return Ok((range.len(), Crossed::Bytes(bytes)));
+        }
+    }
+    drop(borrowed);
+    let data = hot::finish(binding, arguments, answer)?;
+    drop(busy);
+    match data.cast_exact::<PyBytes>() {
+        Ok(bytes) if !answer.trapped => Ok((range.len(), Crossed::Bytes(bytes.as_bytes().to_vec()))),
+        _ => Ok(UNUSUAL),
+    }
+}
+
+/// The items, which may be a list that others change, or any iterable.
+fn items<'py>(iterable: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyTuple>> {
+    if let Ok(list) = iterable.cast_exact::<PyList>() {
+        return Ok(list.to_tuple());
+    }
+    if let Ok(tuple) = iterable.cast_exact::<PyTuple>() {
+        return Ok(tuple.clone());
+    }
+    PyTuple::new(iterable.py(), iterable.try_iter()?.collect::<PyResult<Vec<_>>>()?)
+}
+
+/// Does the items from this one on in Python.
+#[cold]
+fn rest<'py>(
+    arguments: &Arguments<'_, 'py>,
+    items: &Bound<'py, PyTuple>,
+    first: usize,
+    method: impl FnOnce(&Fallbacks) -> &Py<PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    fall_back_with(arguments.myself, &[items.get_slice(first, items.len()).into_any()], method)
+}
+
+fn take_u32(data: &mut &[u8]) -> Option<u32> {
+    let (taken, rest) = data.split_first_chunk()?;
+    *data = rest;
+    Some(u32::from_le_bytes(*taken))
+}
+
+/// Puts what was found into the dict; how many keys were answered. `None`: the guest answers nonsense.
+fn unpack<'py>(
+    attached: &Attached,
+    keys: &[Bound<'py, PyAny>],
+    mut data: &[u8],
+    found: &Bound<'py, PyDict>,
+) -> PyResult<Option<usize>> {
+    let py = found.py();
+    let Some(count) = take_u32(&mut data) else { return Ok(None) };
+    let Some(keys) = keys.get(..count as usize) else { return Ok(None) };
+    for key in keys {
+        let Some(length) = take_u32(&mut data) else { return Ok(None) };
+        if length == ABSENT {
+            continue;
+        }
+        let Some((value, rest)) = data.split_at_checked(length as usize) else { return Ok(None) };
+        data = rest;
+        let value = match codec::read_value(py, value) {
+            Some(value) => value,
+            None => attached.loads.bind(py).call1((PyBytes::new(py, value),))?,
+        };
+        found.set_item(key, value)?;
+    }
+    Ok(Some(keys.len()))
+}
+
+pub fn get_many<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let (Some(attached), None, Some(keys), 1) =
+        (attached(arguments), arguments.names, arguments.get(0), arguments.positional())
+    else {
+        return fall_back(arguments, |fallbacks| &fallbacks.get_many);
+    };
+    let keys = items(&keys)?;
+    let parts = Parts::new(attached).and_then(|mut parts| {
+        keys.iter().try_for_each(|key| parts.add_key(&key))?;
+        Some(parts)
+    });
+    let Some(parts) = parts else { return rest(arguments, &keys, 0, |fallbacks| &fallbacks.get_many) };
+    let found = PyDict::new(keys.py());
+    let slice: Vec<_> = keys.iter().collect();
+    let mut done = 0;
+    while done < parts.count() {
+        let (asked, crossed) = cross(attached, arguments, &parts, done, Guest::get_many)?;
+        let wanted = slice.get(done..done + asked).unwrap_or(&[]);
+        let answered = match &crossed {
+            Crossed::Bytes(bytes) => unpack(attached, wanted, bytes, &found)?,
+            _ => None,
+        };
+        match answered {
+            Some(answered) if answered > 0 => done += answered,
+            _ => {
+                let others = rest(arguments, &keys, done, |fallbacks| &fallbacks.get_many)?;
+                found.update(others.cast::<PyDict>()?.as_mapping())?;
+                break;
+            }
+        }
+    }
+    Ok(found.into_any())
+}
+
+pub fn set_many<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let py = arguments.myself.py();
+    let lives = (1..3).filter_map(|index| arguments.get(index)).all(|life| life.is_none());
+    let (Some(attached), None, Some(entries), 1..=3, true) =
+        (attached(arguments), arguments.names, arguments.get(0), arguments.positional(), lives)
+    else {
+        return fall_back(arguments, |fallbacks| &fallbacks.set_many);
+    };
+    // Other mappings and iterables run Python code for each entry, which Python does as well.
+    let Some(dict) = entries.cast_exact::<PyDict>().ok().filter(|_| attached.sets) else {
+        return fall_back(arguments, |fallbacks| &fallbacks.set_many);
+    };
+    let pairs = dict.items().to_tuple();
+    let parts = Parts::new(attached).and_then(|mut parts| {
+        for pair in pairs.iter() {
+            let pair = pair.cast_into_exact::<PyTuple>().ok()?;
+            parts.add_entry(&pair.get_item(0).ok()?, &pair.get_item(1).ok()?)?;
+        }
+        Some(parts)
+    });
+    let Some(parts) = parts else { return rest(arguments, &pairs, 0, |fallbacks| &fallbacks.set_many) };
+    let mut done = 0;
+    while done < parts.count() {
+        let (asked, crossed) = cross(attached, arguments, &parts, done, Guest::set_many)?;
+        let mut stored = None;
+        if let Crossed::Bytes(bytes) = &crossed {
+            let mut data = bytes.as_slice();
+            stored = take_u32(&mut data).map(|stored| stored as usize).filter(|&stored| stored <= asked);
+        }
+        done += stored.unwrap_or(0);
+        if stored != Some(asked) {
+            // Python tries the one that was refused once more, for the error and its text.
+            return rest(arguments, &pairs, done, |fallbacks| &fallbacks.set_many);
+        }
+    }
+    Ok(py.None().into_bound(py))
+}
+
+pub fn remove_many<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let (Some(attached), None, Some(keys), 1) =
+        (attached(arguments), arguments.names, arguments.get(0), arguments.positional())
+    else {
+        return fall_back(arguments, |fallbacks| &fallbacks.remove_many);
+    };
+    let keys = items(&keys)?;
+    let parts = Parts::new(attached).and_then(|mut parts| {
+        keys.iter().try_for_each(|key| parts.add_key(&key))?;
+        Some(parts)
+    });
+    let Some(parts) = parts else { return rest(arguments, &keys, 0, |fallbacks| &fallbacks.remove_many) };
+    let mut removed: u64 = 0;
+    let mut done = 0;
+    while done < parts.count() {
+        let (asked, crossed) = cross(attached, arguments, &parts, done, Guest::remove_many)?;
+        let Crossed::Number(number) = crossed else {
+            let others = rest(arguments, &keys, done, |fallbacks| &fallbacks.remove_many)?;
+            removed += others.extract::<u64>()?;
+            break;
+        };
+        removed += u64::from(number);
+        done += asked;
+    }
+    Ok(removed.into_pyobject(keys.py())?.into_any())
+}
