@@ -437,7 +437,7 @@ def test_an_operation_may_be_interrupted_anywhere_by_another(name: str, listens:
 
     prepare()
     places = Interrupter(lambda: everything(cache)).run(operation, check)
-    assert places > (20 if name == "get_many" else 0), "the extension runs few bytecodes, or none"
+    assert places > (20 if name == "items" else 0), "the extension runs few bytecodes, or none"
     if listens:
         assert len(told) > places
     assert len(cache._channel._lanes) < 20  # type: ignore[attr-defined]
@@ -585,7 +585,7 @@ def test_an_interrupt_anywhere_leaves_a_cache_that_works(name: str) -> None:
     cache.set("k", "value")
     cache.set("l", large)
     places = Interrupter(handler).run(operation, check)
-    assert places > (20 if name == "get_many" else 0), "the extension runs few bytecodes, or none"
+    assert places > (20 if name == "items" else 0), "the extension runs few bytecodes, or none"
     guest = cache._channel._guest  # type: ignore[attr-defined]
     assert len(guest.free_lanes) > direct._LANES - 10
 

@@ -154,7 +154,9 @@ def _self_test(serializer: MessagePackSerializer) -> str | None:
                     found = cache.get(key)
                     if found != value or type(found) is not type(value) or cache.get((key, "absent")) is not None:
                         return f"it found {found!r} for {value!r}"
-                    if cache.get_with(key, lambda: "computed") != value or cache.get_many([key, "absent"]) != {key: value}:
+                    if cache.get_with(key, lambda: "computed") != value or cache.get_many([key, "absent"]) != {
+                        key: value
+                    }:
                         return f"get_with or get_many did not find {value!r}"
             entries = dict(enumerate(values))
             cache.set_many(entries)
