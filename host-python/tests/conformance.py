@@ -69,22 +69,6 @@ def in_range(expected: Any, actual: int) -> bool:
     return number(expected) == actual
 
 
-def weight(value: Any) -> int:
-    """About how many bytes a step, or any part of a case, moves; an operation counts as 300."""
-    if isinstance(value, list):
-        return sum(map(weight, value))
-    if isinstance(value, str):
-        return len(value)
-    if not isinstance(value, dict):
-        return 0
-    if "times" in value:
-        return len(value["repeat"]) * number(value["times"])
-    if "from" in value:
-        loops = number(value["to"]) - number(value["from"])
-        return loops * weight(value.get("each", value.get("steps")))
-    return 300 * ("op" in value) + sum(map(weight, value.values()))
-
-
 class Clock:
     """Moves by ``advance``, and by ``tick`` after each reading."""
 

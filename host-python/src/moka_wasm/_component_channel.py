@@ -10,7 +10,7 @@ import functools
 import time
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Final, Any
 
 import wasmtime
 from wasmtime import component as wit
@@ -22,6 +22,8 @@ from ._sandbox import CLOCK, RANDOM, engine, random_u64
 
 INTERFACE = "moka:cache/cache@0.1.0"
 _U64 = 2**64 - 1
+# Bytes that a call may hand over, beside what the memory limit lets the cache hold.
+_HANDED_OVER: Final = 8 << 20
 
 
 @functools.cache
@@ -68,8 +70,9 @@ class ComponentChannel:
         config = self._config
         self._store = wasmtime.Store(engine())
         if config.memory_limit is not None:
-            # The guest refuses a limit below 1 MiB by itself, but needs some memory to say so.
-            self._store.set_limits(memory_size=max(config.memory_limit, 1 << 20))
+            # The guest refuses a limit below 1 MiB by itself, but needs some memory to say so. What is handed over lies
+            # in its memory before it can refuse it: on this face it cannot be asked to make room first.
+            self._store.set_limits(memory_size=max(config.memory_limit, 1 << 20) + _HANDED_OVER)
         linker = wit.Linker(engine())
         with linker.root() as root:
             with root.add_instance(CLOCK[0]) as clock:
