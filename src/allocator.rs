@@ -38,9 +38,11 @@ struct Page {
     next: *mut Page,
     previous: *mut Page,
     /// How many slots are in use.
-    used: u16,
-    /// Where the first slot begins that was never used.
-    fresh: u16,
+    used: u8,
+    /// Where the first slot begins that was never used, in grains.
+    fresh: u8,
+    /// That of its slots.
+    class: u8,
 }
 
 /// How many pages may wait however few are in use.
@@ -48,9 +50,11 @@ const WAITING: usize = 16;
 
 const FIRST: usize = size_of::<Page>().next_multiple_of(GRAIN);
 
+const _: () = assert!(ASKED / GRAIN <= u8::MAX as usize);
+
 impl Page {
-    fn is_full(&self, slot: usize) -> bool {
-        self.free.is_null() && usize::from(self.fresh) + slot > ASKED
+    fn is_full(&self) -> bool {
+        self.free.is_null() && (usize::from(self.fresh) + usize::from(self.class) + 1) * GRAIN > ASKED
     }
 }
 
@@ -76,97 +80,91 @@ fn class_of(layout: Layout) -> Option<usize> {
     (layout.size() <= LARGEST && layout.align() <= GRAIN).then(|| layout.size().saturating_sub(1) / GRAIN)
 }
 
-#[inline]
-fn slot_size(class: usize) -> usize {
-    (class + 1) * GRAIN
-}
-
 const PAGE_LAYOUT: Layout = match Layout::from_size_align(ASKED, PAGE) {
     Ok(layout) => layout,
     Err(_) => unreachable!(),
 };
 
 impl Pages {
-    /// A slot of this class; null if there is no memory.
+    /// A slot of this class, or of a larger one if there is no memory for another page; null if there is none either.
     #[inline]
     fn take(&mut self, class: usize, base: &impl GlobalAlloc) -> *mut u8 {
-        let size = slot_size(class);
         let mut page = self.open[class];
         if page.is_null() {
-            page = self.page(base);
+            page = self.page(class, base);
             if page.is_null() {
                 return ptr::null_mut();
             }
-            self.open[class] = page;
         }
         // SAFETY: pages in the list are alive and have a free slot. Slots that were given back are in nobody's hands and
         // large enough for a pointer; a fresh one ends within the page.
         unsafe {
             let slot = (*page).free;
             let slot = if slot.is_null() {
-                let fresh = usize::from((*page).fresh);
-                (*page).fresh = (fresh + size) as u16;
-                page.cast::<u8>().add(fresh)
+                let fresh = (*page).fresh;
+                (*page).fresh = fresh + (*page).class + 1;
+                page.cast::<u8>().add(usize::from(fresh) * GRAIN)
             } else {
                 (*page).free = (*slot).next;
                 slot.cast()
             };
             (*page).used += 1;
-            if (*page).is_full(size) {
-                self.unlink(class, page);
+            if (*page).is_full() {
+                self.unlink(page);
             }
             slot
         }
     }
 
-    /// Gives a slot of this class back.
+    /// Gives a slot back.
     ///
     /// # Safety
-    /// It came from [`Self::take`] of the same class and base, and is used no more.
+    /// It came from [`Self::take`] with the same base, and is used no more.
     #[inline]
-    unsafe fn give_back(&mut self, slot: *mut u8, class: usize, base: &impl GlobalAlloc) {
+    unsafe fn give_back(&mut self, slot: *mut u8, base: &impl GlobalAlloc) {
         let page = slot.map_addr(|address| address & !(PAGE - 1)).cast::<Page>();
         let slot = slot.cast::<Free>();
         // SAFETY: the page is alive as long as one of its slots is in use, and aligned to its size.
         unsafe {
-            let was_full = (*page).is_full(slot_size(class));
+            let was_full = (*page).is_full();
             (*slot).next = (*page).free;
             (*page).free = slot;
             (*page).used -= 1;
             if was_full {
-                self.link(class, page);
+                self.link(page);
             } else if (*page).used == 0 && !((*page).next.is_null() && (*page).previous.is_null()) {
                 // Not the last one of its class, which would soon be asked for again.
-                self.unlink(class, page);
+                self.unlink(page);
                 self.let_go(page, base);
             }
         }
     }
 
-    /// A page without neighbours; null if there is no memory.
+    /// A page that has a free slot for this class, in the list of its own; null if there is no memory.
     #[cold]
-    fn page(&mut self, base: &impl GlobalAlloc) -> *mut Page {
+    fn page(&mut self, class: usize, base: &impl GlobalAlloc) -> *mut Page {
         let mut page = self.waiting;
         // SAFETY: pages that wait are alive. The layout is not empty; a new page is written before it is read.
         unsafe {
             if page.is_null() {
                 page = base.alloc(PAGE_LAYOUT).cast();
                 if page.is_null() {
-                    return page;
+                    return self.open[class..].iter().copied().find(|page| !page.is_null()).unwrap_or(page);
                 }
             } else {
                 self.waiting = (*page).next;
                 self.waiting_count -= 1;
             }
             self.in_use += 1;
-            let fresh = FIRST as u16;
             page.write(Page {
                 free: ptr::null_mut(),
                 next: ptr::null_mut(),
                 previous: ptr::null_mut(),
                 used: 0,
-                fresh,
+                fresh: (FIRST / GRAIN) as u8,
+                class: class as u8,
             });
+            self.link(page);
         }
         page
     }
@@ -203,12 +201,12 @@ impl Pages {
     }
 
     /// Takes a page out of its list.
-    unsafe fn unlink(&mut self, class: usize, page: *mut Page) {
+    unsafe fn unlink(&mut self, page: *mut Page) {
         // SAFETY: neighbours in the list are alive, and other pages than this one.
         unsafe {
             let (next, previous) = ((*page).next, (*page).previous);
             if previous.is_null() {
-                self.open[class] = next;
+                self.open[usize::from((*page).class)] = next;
             } else {
                 (*previous).next = next;
             }
@@ -221,16 +219,17 @@ impl Pages {
     }
 
     /// Puts a page that is in no list at the beginning of one.
-    unsafe fn link(&mut self, class: usize, page: *mut Page) {
-        let next = self.open[class];
-        // SAFETY: pages in the list are alive, and other pages than this one.
+    unsafe fn link(&mut self, page: *mut Page) {
+        // SAFETY: the page is alive; so are those in the list, which are other pages than this one.
         unsafe {
+            let head = &mut self.open[usize::from((*page).class)];
+            let next = *head;
+            *head = page;
             (*page).next = next;
             if !next.is_null() {
                 (*next).previous = page;
             }
         }
-        self.open[class] = page;
     }
 }
 
@@ -263,8 +262,8 @@ impl<A: GlobalAlloc> Slots<A> {
     }
 }
 
-// SAFETY: what is small comes from `take` and goes to `give_back` of the same class, which the layout alone decides, and
-// everything else from and to the base. The caller keeps the rules of this trait, and is one thread.
+// SAFETY: what is small, which the layout alone decides, comes from `take` and goes to `give_back`, and everything else
+// from and to the base. The caller keeps the rules of this trait, and is one thread.
 unsafe impl<A: GlobalAlloc> GlobalAlloc for Slots<A> {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -278,7 +277,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Slots<A> {
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
         match class_of(layout) {
             // SAFETY: as in `take`.
-            Some(class) => unsafe { (*self.pages.get()).give_back(memory, class, &self.base) },
+            Some(_) => unsafe { (*self.pages.get()).give_back(memory, &self.base) },
             None => unsafe { self.base.dealloc(memory, layout) },
         }
     }

@@ -117,13 +117,19 @@ OPERATIONS: dict[str, Callable[[DirectChannel], object]] = {
 def test_an_operation_without_memory_for_a_lane_of_the_usual_size(name: str) -> None:
     """Where there is no memory for another lane's mailbox of 64 KiB, a small operation does without."""
     refusing = Refusing(None, 0)
-    refusing.cap(refusing.memory())
     lanes = [refusing.channel._lanes.pop()]
+    large = new_lane(refusing)
+    large.resize(100_000)
+    refusing.cap(refusing.memory())
 
     def take_all() -> None:
         while True:
             lanes.append(new_lane(refusing))
 
+    with pytest.raises(GuestMemoryError):
+        take_all()
+    # What this leaves is room for one more lane of the usual size, and for a small one.
+    large.resize(0)
     with pytest.raises(GuestMemoryError):
         take_all()
     OPERATIONS[name](refusing.channel)
