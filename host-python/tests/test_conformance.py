@@ -12,6 +12,7 @@ from moka_wasm._direct_channel import DirectChannel
 
 ALL = dict(cases())
 
+
 @pytest.mark.parametrize("start", [0, 12_345_678_901_234_567], ids=["from-zero", "from-later"])
 @pytest.mark.parametrize("case", ALL.values(), ids=ALL.keys())
 def test_direct_abi(case: dict[str, Any], start: int) -> None:

@@ -12,6 +12,9 @@ use crate::raw::{GilBound, int64, text};
 /// How many containers may lie in each other before Python takes over.
 const DEPTH: usize = 32;
 
+/// Integral floats from here on are no i64.
+const INT64_LIMIT: f64 = 9_223_372_036_854_775_808.0;
+
 type Known = RefCell<Option<(Box<[u8]>, Py<PyAny>)>>;
 
 /// Keys of dicts that were read lately, by their hash.
@@ -84,25 +87,57 @@ pub fn write_key(out: &mut Writer<'_>, key: Object<'_, '_>) -> Option<()> {
     let items = key.cast_exact::<PyTuple>().ok()?;
     out.put(&[0x30])?;
     for item in items.iter_borrowed() {
-        if item.is_exact_instance_of::<PyString>() {
-            let bytes = text(item)?;
-            let length = bytes.len() + 1;
-            match u8::try_from(length) {
-                Ok(length) if length < 0xff => out.put(&[length, 0x10])?,
-                _ => {
-                    out.tagged(0xff, (length as u64).to_be_bytes())?;
-                    out.put(&[0x10])?;
-                }
-            }
-            out.put(bytes)?;
-        } else if item.is_exact_instance_of::<PyInt>() {
-            out.put(&[9])?;
-            out.tagged(0x20, int64(item)?.to_be_bytes())?;
-        } else {
-            return None;
-        }
+        write_item(out, item)?;
     }
     Some(())
+}
+
+/// An item of a tuple, in its frame.
+#[inline]
+pub fn write_item(out: &mut Writer<'_>, item: Object<'_, '_>) -> Option<()> {
+    if item.is_exact_instance_of::<PyString>() {
+        return write_frame(out, 0x10, text(item)?);
+    }
+    if item.is_exact_instance_of::<PyInt>() {
+        out.put(&[9])?;
+        return out.tagged(0x20, int64(item)?.to_be_bytes());
+    }
+    write_other_item(out, item)
+}
+
+fn write_other_item(out: &mut Writer<'_>, item: Object<'_, '_>) -> Option<()> {
+    if item.is_none() {
+        return out.put(&[1, 0x00]);
+    }
+    if let Ok(bytes) = item.cast_exact::<PyBytes>() {
+        return write_frame(out, 0x12, bytes.as_bytes());
+    }
+    out.put(&[9])?;
+    if let Ok(bool) = item.cast_exact::<PyBool>() {
+        return out.tagged(0x20, i64::from(bool.is_true()).to_be_bytes());
+    }
+    let number = item.cast_exact::<PyFloat>().ok()?.value();
+    if number.is_nan() {
+        out.tagged(0x22, 0x7ff8_0000_0000_0000_u64.to_be_bytes())
+    } else if number.fract() != 0.0 {
+        out.tagged(0x22, number.to_be_bytes())
+    } else if (-INT64_LIMIT..INT64_LIMIT).contains(&number) {
+        out.tagged(0x20, (number as i64).to_be_bytes())
+    } else {
+        None
+    }
+}
+
+fn write_frame(out: &mut Writer<'_>, tag: u8, bytes: &[u8]) -> Option<()> {
+    let length = bytes.len() + 1;
+    match u8::try_from(length) {
+        Ok(length) if length < 0xff => out.put(&[length, tag])?,
+        _ => {
+            out.tagged(0xff, (length as u64).to_be_bytes())?;
+            out.put(&[tag])?;
+        }
+    }
+    out.put(bytes)
 }
 
 pub fn write_value(out: &mut Writer<'_>, value: Object<'_, '_>, depth: usize) -> Option<()> {

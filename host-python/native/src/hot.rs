@@ -185,7 +185,7 @@ pub struct Attached {
     pub sets: bool,
     pub loads: Py<PyAny>,
     /// Its one item changes whenever a computation of single flight ends.
-    mark: Py<PyList>,
+    pub mark: Py<PyList>,
 }
 
 impl Attached {
@@ -206,6 +206,11 @@ impl Hot {
     /// Takes the short ways; `sets` says whether those of `set` too.
     fn _attach(&self, binding: Py<Binding>, sets: bool, loads: Py<PyAny>, mark: Py<PyList>) {
         drop(self.attached.set(Attached { binding, sets, loads, mark }));
+    }
+
+    #[getter]
+    fn _takes_short_ways(&self) -> bool {
+        self.attached.get().is_some()
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -308,17 +313,25 @@ pub fn fall_back<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = arguments.myself.py();
     let fallbacks = FALLBACKS.get(py).ok_or_else(|| PyTypeError::new_err("install was not called"))?;
+    pass_on(method(fallbacks).bind(py), Some(arguments.myself), arguments)
+}
+
+/// Calls with the very same arguments, after `first`.
+pub fn pass_on<'py>(
+    callable: &Bound<'py, PyAny>,
+    first: Option<Borrowed<'_, 'py, PyAny>>,
+    arguments: &Arguments<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
     let positional = (0..arguments.positional()).filter_map(|index| arguments.get(index));
-    let values: Vec<_> = std::iter::once(arguments.myself).chain(positional).collect();
-    let named = PyDict::new(py);
-    if let Some(names) = arguments.names {
-        for (index, name) in names.try_iter()?.enumerate() {
-            if let Some(value) = arguments.get(arguments.positional() + index) {
-                named.set_item(name?, value)?;
-            }
+    let values = PyTuple::new(callable.py(), first.into_iter().chain(positional).collect::<Vec<_>>())?;
+    let Some(names) = arguments.names else { return callable.call1(values) };
+    let named = PyDict::new(callable.py());
+    for (index, name) in names.try_iter()?.enumerate() {
+        if let Some(value) = arguments.get(arguments.positional() + index) {
+            named.set_item(name?, value)?;
         }
     }
-    method(fallbacks).bind(py).call(PyTuple::new(py, values)?, Some(&named))
+    callable.call(values, Some(&named))
 }
 
 /// What Python's method says to these arguments.
@@ -347,7 +360,7 @@ pub fn finish<'py>(binding: &Binding, arguments: &Arguments<'_, 'py>, answer: An
 }
 
 /// What was found.
-enum Found<'py> {
+pub enum Found<'py> {
     Value(Bound<'py, PyAny>),
     Nothing,
     /// It has to be done in Python.
@@ -357,7 +370,7 @@ enum Found<'py> {
 /// A look-up. `make` turns the answered bytes into an object without running Python code; if it cannot, the bytes are
 /// copied and given to `loads`.
 #[inline]
-fn look_up<'py>(
+pub fn look_up<'py>(
     attached: &Attached,
     arguments: &Arguments<'_, 'py>,
     write_key: impl FnOnce(&mut Writer<'_>) -> Option<()>,

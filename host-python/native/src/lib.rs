@@ -2,12 +2,16 @@
 //! this calls it. `_hot.py` says when; everything works without it.
 
 mod batch;
+mod cached;
+mod call_keys;
 mod codec;
 mod hot;
 mod raw;
 
 #[pyo3::pymodule(gil_used = true)]
 mod _native {
+    #[pymodule_export]
+    use crate::cached::cached_function;
     #[pymodule_export]
     use crate::hot::{Binding, Hot, install};
 }

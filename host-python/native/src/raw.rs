@@ -278,6 +278,8 @@ macro_rules! method {
     };
 }
 
+pub mod callable;
+
 method!(get, crate::hot::get);
 method!(set, crate::hot::set);
 method!(get_item, crate::hot::get_item);

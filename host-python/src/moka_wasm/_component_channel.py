@@ -10,7 +10,7 @@ import functools
 import time
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Final, Any
+from typing import Any, Final
 
 import wasmtime
 from wasmtime import component as wit

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import wasmtime
 
+from ._call_keys import call_key, freeze, typed_call_key
 from ._keys import encode_key
 from ._msgpack import MessagePackSerializer
 from ._sandbox import call_unchecked_address, memory_size_address
@@ -136,6 +137,34 @@ def attach(cache: Any, channel: DirectChannel, serializer: object, *, sets: bool
             )
     if _native is not None:
         cache._attach(channel.binding, sets, serializer.loads, cache._flights.latest)
+
+
+def cached_function(
+    cache: Any,
+    whole: Callable[..., Any],
+    missed: Callable[..., Any],
+    make_key: Callable[[tuple[Any, ...], dict[str, Any]], Any],
+    *,
+    shared: bool,
+) -> Callable[..., Any] | None:
+    """A function that does what ``whole`` does, and calls that hit by itself; ``None`` where it cannot.
+
+    Args:
+        cache: The cache of the function.
+        whole: Does all of a call.
+        missed: Does what follows a look-up that found nothing: gets the mark of single flight from before it, if
+            ``shared``, and the call's arguments.
+        make_key: How keys are made. The extension knows those of ``_call_keys``.
+        shared: Whether concurrent calls share computations.
+    """
+    if _native is None or not cache._takes_short_ways or make_key not in (call_key, typed_call_key):
+        return None
+    types = None
+    if make_key is typed_call_key:
+        # The first byte says that it is a tuple; the rest is the frame of its one item.
+        types = [encode_key((freeze(kind),))[1:] for kind in (str, int, bytes, float, bool, type(None))]
+    function: Callable[..., Any] = _native.cached_function(cache, whole, missed, shared, 0, types)
+    return function
 
 
 def _self_test(serializer: MessagePackSerializer) -> str | None:

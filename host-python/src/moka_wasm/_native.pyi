@@ -11,6 +11,16 @@ class Binding:
 
 class Hot:
     def __new__(cls, *_arguments: object, **_named: object) -> Hot: ...
+    @property
+    def _takes_short_ways(self) -> bool: ...
     def _attach(self, binding: Binding, sets: bool, loads: Callable[[Any], Any], mark: list[object]) -> None: ...
 
 def install(class_: type) -> None: ...
+def cached_function(
+    cache: Hot,
+    whole: Callable[..., Any],
+    missed: Callable[..., Any],
+    shared: bool,
+    skipped: int,
+    types: list[bytes] | None,
+) -> Callable[..., Any]: ...

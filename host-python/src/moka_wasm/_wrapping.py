@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, fields
 from typing import Any, cast
 
+from . import _hot as hot
 from ._cached_types import AnyMoka, CachedFunction, CacheInfo, Cause, Duration, P, Policy, R
 from ._errors import UnsupportedKeyError
 from ._moka import Moka, OnTrap
@@ -99,6 +100,17 @@ def _wrap_sync(
     function: Callable[..., Any], cache: AnyMoka, make_key: MakeKey, wait_concurrent: bool
 ) -> Callable[..., Any]:
     get, put, get_with = cache.get, cache.set, cache.get_with
+    store = cast("FlightStore[Hashable, Any]", cache)
+
+    def compute(*args: Any, **kwargs: Any) -> Any:
+        value = function(*args, **kwargs)
+        put(make_key(args, kwargs), value)
+        return value
+
+    def share(mark: object, /, *args: Any, **kwargs: Any) -> Any:
+        key = make_key(args, kwargs)
+        request = Request(store, cache._encode_key(key), key)
+        return cache._flights.run(request, lambda: function(*args, **kwargs), mark)
 
     def plain(*args: Any, **kwargs: Any) -> Any:
         key = make_key(args, kwargs)
@@ -120,7 +132,8 @@ def _wrap_sync(
                 raise  # the function's own
             raise _explained(error, cache, args) from error
 
-    return shared if wait_concurrent else plain
+    whole, missed = (shared, share) if wait_concurrent else (plain, compute)
+    return hot.cached_function(cache, whole, missed, make_key, shared=wait_concurrent) or whole
 
 
 def _wrap_async(
