@@ -1,4 +1,4 @@
-"""``cached`` in the extension: the same keys, answers and counters as in Python, by a callable that is like a function."""
+"""``cached`` in the extension: the same keys, answers and counters as in Python, by what is like a function."""
 
 # pyright: basic
 

@@ -24,6 +24,7 @@ struct Object {
 
 /// The same bit in all versions of CPython since 3.9; its name is part of the limited API since 3.12 only.
 const HAVE_VECTORCALL: u64 = 1 << 11;
+#[allow(clippy::unnecessary_cast, reason = "they are c_ulong, which has 32 bits on Windows")]
 const FLAGS: u64 = ffi::Py_TPFLAGS_DEFAULT as u64
     | ffi::Py_TPFLAGS_HAVE_GC as u64
     | ffi::Py_TPFLAGS_IMMUTABLETYPE as u64
