@@ -83,6 +83,7 @@ impl Cache {
     pub fn open(config: Config, seed: (u64, u64)) -> Result<Self, ConfigError> {
         config.validate()?;
         let hash = KeyedHash::new(seed);
+        memory::keep_reserve();
         let budget = config.memory_limit.map(|limit| Budget::new(limit, memory::linear_memory(), config.capacity));
         let watched = budget.is_some()
             || config.ttl.is_some()
@@ -229,19 +230,24 @@ impl Cache {
         value
     }
 
-    /// Takes all entries out.
+    /// Takes all entries out. Needs no memory to speak of, as there may be none.
     pub fn clear(&mut self) {
         self.keep_within_horizon();
         self.leases.clear();
-        if self.watched {
-            for (key, value) in self.take_all() {
-                self.shared.report(key, value, Cause::Explicit);
-            }
-        } else {
+        memory::with_reserve(|| {
             self.map.run_pending_tasks();
-            self.shared.count_explicit(self.map.entry_count());
+            if !self.watched {
+                self.shared.count_explicit(self.map.entry_count());
+            }
+            if self.watched || !memory::holds_empty_cache() {
+                self.take_out(Mode::Clear);
+            }
+            reclaim();
+        });
+        if memory::holds_empty_cache() {
+            // Its tables are as small as can be.
+            self.start_anew();
         }
-        self.start_anew();
     }
 
     /// Whether there is memory for [`Self::keys`], which cannot be refused any.
@@ -484,8 +490,14 @@ impl Cache {
         if !self.watched {
             return self.map.iter().collect();
         }
+        self.take_out(Mode::Collect);
+        self.shared.take_collected()
+    }
+
+    /// Has moka invalidate all entries; `mode` says what becomes of them, if it is watched.
+    fn take_out(&self, mode: Mode) {
         clock::with_moka_ahead(|| {
-            self.shared.removing(Mode::Collect, || {
+            self.shared.removing(mode, || {
                 self.map.invalidate_all();
                 self.map.run_pending_tasks();
                 while self.map.entry_count() > 0 {
@@ -493,7 +505,6 @@ impl Cache {
                 }
             });
         });
-        self.shared.take_collected()
     }
 
     fn start_anew(&mut self) {

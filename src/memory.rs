@@ -4,6 +4,7 @@
 //! capacity that its own weight takes, and of the memory that its bytes take. Since the larger shares sum up to no more
 //! than the whole, both sums stay within their bounds.
 
+use std::cell::Cell;
 use std::fmt;
 
 /// The smallest memory limit that a cache can be opened with: 1 MiB.
@@ -168,6 +169,30 @@ pub(crate) fn can_evict() -> bool {
 /// Whether there is memory for a walk over so many entries: a pointer for each, in a vector that doubles.
 pub(crate) fn can_walk(entries: u64) -> bool {
     usize::try_from(entries).is_ok_and(|entries| can_be_had(TO_EVICT.saturating_add(entries.saturating_mul(12))))
+}
+
+/// moka frees what it takes out some time after that, up to 500 entries later: until then their removal takes memory. This
+/// much is kept for it, in bytes, untouched as long as there is other memory.
+const RESERVE: usize = 64 << 10;
+
+thread_local! {
+    static KEPT: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Sees to the memory that is kept for [`with_reserve`].
+pub(crate) fn keep_reserve() {
+    let mut kept = KEPT.take();
+    // Without memory for it, the next time.
+    drop(kept.try_reserve_exact(RESERVE));
+    KEPT.set(kept);
+}
+
+/// Runs `work` with the memory that is kept for such work.
+pub(crate) fn with_reserve<T>(work: impl FnOnce() -> T) -> T {
+    drop(KEPT.take());
+    let result = work();
+    keep_reserve();
+    result
 }
 
 /// Whether an empty moka cache can be made.

@@ -54,6 +54,8 @@ pub(crate) enum Mode {
     Report,
     /// It is kept for [`Shared::take_collected`].
     Collect,
+    /// It is counted and logged as taken out, whatever moka calls it.
+    Clear,
     /// Nothing, if it was taken out or overwritten: it is about to be replaced by itself.
     Ignore,
 }
@@ -151,6 +153,7 @@ impl Shared {
             // Others may expire or be evicted at the same time.
             Mode::Ignore if matches!(cause, RemovalCause::Explicit | RemovalCause::Replaced) => {}
             Mode::Collect => self.state().collected.push((key, value)),
+            Mode::Clear => self.report(key, value, Cause::Explicit),
             Mode::Ignore | Mode::Report => self.report(
                 key,
                 value,

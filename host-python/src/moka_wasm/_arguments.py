@@ -20,6 +20,7 @@ _HEAVIEST = 2**32 - 1
 _COUNT_LIMIT = 2**64 - 1
 # Added to the readings of a clock, which may be negative.
 _CLOCK_START = 2**63
+_LAST_READING = _COUNT_LIMIT - 1  # the guest takes a greater one for none
 
 
 def nanoseconds(name: str, duration: float | timedelta | None) -> int | None:
@@ -151,11 +152,11 @@ def clock(seconds: Callable[[], float] | None) -> Callable[[], int] | None:
         nonlocal start
         reading = int(seconds() * NANOSECONDS)
         shown = start + reading
-        if 0 <= shown <= _COUNT_LIMIT:
+        if 0 <= shown <= _LAST_READING:
             return shown
         # A leap over the end of the range: shown as one up to there, and time goes on from the middle. The guest takes
         # the way back, as any step back, for none.
         start = _CLOCK_START - reading
-        return _COUNT_LIMIT if shown > 0 else _CLOCK_START
+        return _LAST_READING if shown > 0 else _CLOCK_START
 
     return nanoseconds

@@ -276,8 +276,8 @@ def fixed_operations(model: Model) -> Iterator[None]:
 class Refusing:
     """A channel of which the host refuses requests for memory beyond a cap."""
 
-    def __init__(self, limit: int | None, removal_log: int) -> None:
-        config = CacheConfig(memory_limit=limit, clock=Steps(), removal_log=removal_log)
+    def __init__(self, limit: int | None, removal_log: int = 0, ttl: int | None = None) -> None:
+        config = CacheConfig(memory_limit=limit, ttl=ttl, clock=Steps(), removal_log=removal_log)
         self.channel = DirectChannel(config)
         self.model = Model(self.channel, lambda: 0)
         self.first = self.memory()

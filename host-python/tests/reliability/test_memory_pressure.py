@@ -13,7 +13,7 @@ from memory_pressure import LIMITS, MIB, PAGE, Model, Refusing, Steps, WrongAnsw
 
 from moka_wasm import GuestMemoryError, SandboxError
 from moka_wasm._channel import CacheConfig
-from moka_wasm._direct_channel import DirectChannel, _Lane
+from moka_wasm._direct_channel import _MAILBOX, DirectChannel, _Lane
 
 
 @pytest.mark.parametrize("limit", LIMITS)
@@ -133,6 +133,33 @@ def test_an_operation_without_memory_for_a_lane_of_the_usual_size(name: str) -> 
     with pytest.raises(GuestMemoryError):
         take_all()
     OPERATIONS[name](refusing.channel)
+
+
+@pytest.mark.parametrize("config", [{}, {"ttl": 10**12}, {"removal_log": 100}], ids=["plain", "ttl", "log"])
+def test_clearing_with_all_memory_used_up(config: dict[str, Any]) -> None:
+    """``clear`` is what one does when memory ends: it needs none."""
+    refusing = Refusing(None, **config)
+    channel = refusing.channel
+    for number in range(3000):
+        channel.set(b"%d" % number, b"v" * 100)
+    lanes: list[Any] = []
+    refusing.cap(refusing.memory())
+    for room in (_MAILBOX, 0):
+
+        def take_all(room: int = room) -> None:
+            while True:
+                lanes.append(_Lane(channel._guest, room))  # type: ignore[arg-type]
+
+        with pytest.raises(GuestMemoryError):
+            take_all()
+    for _ in range(3):
+        channel.clear()
+        counters = channel.counters()
+        assert (counters.entries, counters.explicit, counters.restarts) == (0, 3000, 0)
+    lanes.clear()
+    refusing.cap(1 << 32)
+    channel.set(b"k", b"v")
+    assert channel.get(b"k") == b"v"
 
 
 def new_lane(refusing: Refusing) -> Any:
