@@ -1,4 +1,4 @@
-"""The short ways of ``get`` and ``set``: a native extension in the place of ``_direct_channel``, where there is one.
+"""The short ways of common operations: a native extension in the place of ``_direct_channel``, where there is one.
 
 The extension (``host-python/native``) calls the very sandbox that the channel owns, by a lane of its own. It does what
 is common and leaves the rest to the methods of ``Moka``, so that nothing but the time depends on it. The environment
