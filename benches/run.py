@@ -18,12 +18,16 @@ import machine
 import memory
 import operations
 import peers
+import sizes
 import startup
+import threads
 from section import PROJECT, Options, Section, progress
 from table import Row, markdown
 
 SECTIONS: dict[str, Section] = {
     "operations": operations.section,
+    "sizes": sizes.section,
+    "threads": threads.section,
     "channels": channels.section,
     "memory": memory.section,
     "hit-ratio": hit_ratio.section,
