@@ -95,8 +95,8 @@ test-fuzz: component native .tools/rust.env .venv/run
 	scripts/fuzz 50000 10000
 
 test-python: $(COMPONENT) $(NATIVE) .venv/run .venv/test
-	MOKA_WASM_PURE=1 .venv/bin/python -m pytest host-python
-	.venv/bin/python -m pytest host-python
+	MOKA_WASM_PURE=1 .venv/bin/python -m pytest --extension unused host-python
+	.venv/bin/python -m pytest --extension used host-python
 
 test-wheel: $(STAMPS)/wheel
 	scripts/check-wheel
