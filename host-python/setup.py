@@ -1,9 +1,10 @@
 """What pyproject.toml cannot say.
 
-A wheel without the component must not come to be, and there are two kinds: the pure one, for every interpreter, and,
+A wheel without the component must not come to be, and it carries the component's digest. There are two kinds: the pure one, for every interpreter, and,
 with ``MOKA_WASM_NATIVE=1`` in the environment, one for this platform that carries the native extension.
 """
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from setuptools import setup
 from setuptools.command.bdist_wheel import bdist_wheel
 
 COMPONENT = Path(__file__).parent / "src" / "moka_wasm" / "moka_cache.wasm"
+# Only in wheels: in a checkout the component is built anew whenever its sources change.
+DIGEST = COMPONENT.with_name(f"{COMPONENT.name}.sha256")
 
 
 class WheelWithComponent(bdist_wheel):
@@ -19,7 +22,11 @@ class WheelWithComponent(bdist_wheel):
     def run(self) -> None:
         if not COMPONENT.is_file():
             raise SystemExit(f"{COMPONENT} is missing: 'make wheel' builds it and the wheel")
-        super().run()
+        DIGEST.write_text(f"{hashlib.sha256(COMPONENT.read_bytes()).hexdigest()}  {COMPONENT.name}\n")
+        try:
+            super().run()
+        finally:
+            DIGEST.unlink()
 
 
 native = {}

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -671,6 +672,30 @@ def test_a_file_that_is_not_there_says_what_to_do(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("MOKA_WASM_COMPONENT", str(tmp_path))
     with pytest.raises(IncompatibleComponentError, match="cannot be read"):
         _component_file.read_component()
+
+
+def test_a_file_with_another_digest_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The component is compared to the digest beside it, where there is one, before anything else looks at it."""
+    good = whole()
+    monkeypatch.delenv("MOKA_WASM_COMPONENT", raising=False)
+    monkeypatch.setattr(_component_file, "__file__", str(tmp_path / "_component_file.py"))
+    path = tmp_path / _component_file.NAME
+    digest = tmp_path / f"{_component_file.NAME}.sha256"
+    path.write_bytes(good)
+    assert _component_file.read_component() == good, "without a digest"
+    digest.write_text(f"{hashlib.sha256(good).hexdigest()}  {_component_file.NAME}\n")
+    assert _component_file.read_component() == good
+    damaged = bytearray(good)
+    damaged[len(damaged) // 2] ^= 1
+    for data in (bytes(damaged), good[:-1], b""):
+        path.write_bytes(data)
+        with pytest.raises(IncompatibleComponentError, match="changed since it was installed"):
+            _component_file.read_component()
+    path.write_bytes(good)
+    for text in ("", "0" * 64, "\udcff"):
+        digest.write_bytes(text.encode("utf-8", "surrogatepass"))
+        with pytest.raises(IncompatibleComponentError, match="SHA-256"):
+            _component_file.read_component()
 
 
 def test_a_refused_component_does_not_spoil_a_good_one(use: Callable[[bytes], None]) -> None:

@@ -23,19 +23,41 @@ _MARK = b"moka_abi_version"
 def read_component() -> bytes:
     """The bytes of the component.
 
-    The environment variable ``MOKA_WASM_COMPONENT`` names another file than the package's own.
+    The environment variable ``MOKA_WASM_COMPONENT`` names another file than the package's own. That one is compared to
+    the digest that the wheel carries beside it.
 
     Raises:
-        IncompatibleComponentError: There is no such file.
+        IncompatibleComponentError: There is no such file, or it is not the one that the wheel brought.
     """
     override = os.environ.get("MOKA_WASM_COMPONENT")
+    path = override or os.path.join(os.path.dirname(__file__), NAME)
     try:
-        with open(override or os.path.join(os.path.dirname(__file__), NAME), "rb") as file:
-            return file.read()
+        with open(path, "rb") as file:
+            data = file.read()
     except OSError as error:
         raise IncompatibleComponentError(
             f"the component cannot be read: {error}; install the moka-wasm wheel, or build it with `make component`"
         ) from error
+    if not override:
+        _check_digest(data, f"{path}.sha256")
+    return data
+
+
+def _check_digest(data: bytes, path: str) -> None:
+    """Compares the bytes to a file in the format of ``sha256sum``, which a checkout does not have."""
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            expected = file.read(64)
+    except FileNotFoundError:
+        return
+    import hashlib  # a twentieth of what it takes to import the package
+
+    found = hashlib.sha256(data).hexdigest()
+    if found != expected:
+        raise IncompatibleComponentError(
+            f"the component file was changed since it was installed: its SHA-256 is {found}, not {expected}; install "
+            "moka-wasm anew"
+        )
 
 
 @functools.cache
