@@ -63,7 +63,7 @@ supply: .tools/cargo-deny-$(CARGO_DENY) .venv/run ## licences and known vulnerab
 	scripts/check-supply
 
 # Over ten million executions of all targets.
-fuzz: component native .tools/rust.env .venv/run ## fuzz the cache, the direct ABI and the codecs
+fuzz: component native .tools/rust.env .venv/run .venv/fuzz ## fuzz the cache, the direct ABI and the codecs
 	scripts/fuzz $(or $(RUNS),5000000) $(or $(RUNS),500000)
 
 wheel: $(STAMPS)/wheel ## dist/moka_wasm-*.whl, which carry the component: one pure, one with the native extension
@@ -91,7 +91,7 @@ test-imports: $(COMPONENT) .tools/wasm-tools-$(WASM_TOOLS)
 	scripts/check-imports
 
 # The codecs are fuzzed by the Python tests.
-test-fuzz: component native .tools/rust.env .venv/run
+test-fuzz: component native .tools/rust.env .venv/run .venv/fuzz
 	scripts/fuzz 50000 10000
 
 test-python: $(COMPONENT) $(NATIVE) .venv/run .venv/test
@@ -169,6 +169,6 @@ $(STAMPS)/node: host-node/package.json host-node/package-lock.json
 	.venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable host-python
 	touch $@
 
-.venv/test .venv/lint .venv/bench: .venv/%: host-python/requirements-%.txt | .venv/bin/python
+.venv/test .venv/lint .venv/bench .venv/fuzz: .venv/%: host-python/requirements-%.txt | .venv/bin/python
 	.venv/bin/python -m pip install --quiet --require-hashes -r $<
 	touch $@

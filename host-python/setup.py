@@ -1,7 +1,8 @@
 """What pyproject.toml cannot say.
 
-A wheel without the component must not come to be, and it carries the component's digest. There are two kinds: the pure one, for every interpreter, and,
-with ``MOKA_WASM_NATIVE=1`` in the environment, one for this platform that carries the native extension.
+A wheel without the component must not come to be, and it carries the component's digest. There are two kinds: the pure
+one, for every interpreter, and, with ``MOKA_WASM_NATIVE=1`` in the environment, one for this platform that carries the
+native extension.
 """
 
 import hashlib

@@ -50,12 +50,13 @@ class DefectError(AssertionError):
 def canonical(value: Any) -> str:
     """A text that is the same for values that are equal and of the same types at any depth; NaN is NaN."""
     name = type(value).__name__
+    # Joined, not printed as lists: their quotes would be escaped, and escaped again at every level.
     if isinstance(value, (set, frozenset)):
-        return f"{name}({sorted(map(canonical, value))})"
+        return f"{name}({', '.join(sorted(map(canonical, value)))})"
     if isinstance(value, (list, tuple)):
-        return f"{name}({[*map(canonical, value)]})"
+        return f"{name}({', '.join(map(canonical, value))})"
     if isinstance(value, dict):
-        return f"{name}({[(canonical(key), canonical(item)) for key, item in value.items()]})"
+        return f"{name}({', '.join(f'{canonical(key)}: {canonical(item)}' for key, item in value.items())})"
     return f"{name}({value!r})"
 
 
