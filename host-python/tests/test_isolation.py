@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Callable
@@ -171,10 +172,19 @@ def test_nothing_of_the_process_gets_in(monkeypatch: pytest.MonkeyPatch, tmp_pat
         assert known.encode() not in held
 
 
+def open_files() -> set[str]:
+    """What this process has open, where the system tells. Nameless files are wasmtime's own, one for each module."""
+    found: set[str] = set()
+    folder = Path("/proc/self/fd")
+    for descriptor in folder.iterdir() if folder.is_dir() else ():
+        with contextlib.suppress(OSError):
+            found.add(os.readlink(descriptor))
+    return {name for name in found if not name.startswith("/memfd:")}
+
+
 def test_nothing_is_written_anywhere(capfd: pytest.CaptureFixture[str], tmp_path: Path, use_file: Use) -> None:
     """The guest writes nothing to the standard streams, not even when it stops, and opens no file."""
-    folder = Path("/proc/self/fd")
-    before = len(list(folder.iterdir())) if folder.is_dir() else 0
+    before = open_files()
     cache: Moka[int, Any] = Moka(8, memory_limit=1 << 20)
     for key in range(100):
         cache[key] = "x" * 1000
@@ -183,6 +193,5 @@ def test_nothing_is_written_anywhere(capfd: pytest.CaptureFixture[str], tmp_path
     use_file(path)
     with pytest.raises(SandboxError):
         DirectChannel(CacheConfig()).get(b"k")
-    if folder.is_dir():
-        assert len(list(folder.iterdir())) == before
+    assert open_files() <= before
     assert capfd.readouterr() == ("", "")
