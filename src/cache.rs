@@ -379,11 +379,15 @@ impl Cache {
             if size > limit {
                 return Err(SetError::TooLarge { size, limit });
             }
-            if size > memory::LARGE as u64 {
-                // In the worst moment it is in memory three times.
-                self.evict_for(key, budget.weigh(size.saturating_mul(3), weight).min(budget.max_weight()));
-            } else if self.unweighed + size > limit / 4 {
-                self.run_pending_tasks();
+            let large = size > memory::LARGE as u64;
+            // Without memory to evict with there is no headroom either, which is looked at below.
+            if (large || self.unweighed + size > limit / 4) && memory::can_evict() {
+                if large {
+                    // In the worst moment it is in memory three times.
+                    self.evict_for(key, budget.weigh(size.saturating_mul(3), weight).min(budget.max_weight()));
+                } else {
+                    self.run_pending_tasks();
+                }
             }
             self.unweighed += size;
         }

@@ -265,20 +265,27 @@ class _Lane:
                 self.resize(0)
                 self.resize(_MAILBOX)
 
-    def write(self, data: bytes) -> int:
-        """Puts bytes into the mailbox, answers how many."""
+    def write(self, data: bytes, lanes: list[_Lane]) -> int:
+        """Puts bytes into the mailbox, answers how many. Where that cannot be, the lane goes to these lanes."""
         length = len(data)
         if length > self.room:
-            self.expand(length)
+            self.expand(length, lanes)
         self.mailbox[:length] = data
         return length
 
-    def expand(self, size: int) -> None:
-        """Sees to a mailbox of at least this size, after the guest has made room for the entry that it will hold."""
+    def expand(self, size: int, lanes: list[_Lane]) -> None:
+        """Sees to a mailbox of at least this size, after the guest has made room for the entry that it will hold. Where
+        that cannot be, the lane goes to these lanes."""
         guest = self.guest
-        if guest.cache and guest.limited and self.call("make_room", guest.cache, size, guest.now()) & _LENGTH == _ERROR:
-            raise self.failure()
-        self.resize(size)
+        try:
+            if guest.cache and guest.limited:
+                upper = self.call("make_room", guest.cache, size, guest.now())
+                if upper & _LENGTH == _ERROR:
+                    raise self.failure()
+            self.resize(size)
+        except (EntryTooLargeError, GuestMemoryError):
+            lanes.append(self)
+            raise
 
     def read(self, length: int) -> bytes:
         """That many answered bytes."""
@@ -313,7 +320,7 @@ def _open_guest(config: CacheConfig, now: Callable[[], int]) -> tuple[_Guest, _L
     numbers = (config.capacity, config.ttl, config.tti, config.memory_limit)
     policy = ("tiny_lfu", "lru").index(config.policy)
     fields = _CONFIG.pack(*map(_or_none, numbers), policy, config.removal_log)
-    if lane.call("open", lane.write(fields + config.name.encode("utf-8", "replace")), now()) != _NO_BYTES | _YES:
+    if lane.call("open", lane.write(fields + config.name.encode("utf-8", "replace"), []), now()) != _NO_BYTES | _YES:
         raise lane.failure()
     guest.cache = lane.words[0]
     return guest, lane
@@ -430,10 +437,12 @@ class DirectChannel:
         elif upper & _LENGTH == _YES:
             answer = lane.words[0]
         elif upper & _LENGTH == _ERROR:
-            error = lane.failure()
-            lane.shrink()
-            lanes.append(lane)
-            raise error
+            try:
+                # Not by way of a variable: exception, traceback and frame would hold each other, and the frame the lane.
+                raise lane.failure()
+            finally:
+                lane.shrink()
+                lanes.append(lane)
         lane.shrink()
         lanes.append(lane)
         return answer
@@ -450,7 +459,7 @@ class DirectChannel:
         lane = self._lane(lanes)
         guest = lane.guest
         if data is not None:
-            arguments = (lane.write(data), *arguments)
+            arguments = (lane.write(data, lanes), *arguments)
         return self._finish(lanes, lane, lane.call(name, guest.cache, *arguments))
 
     def _operate_in(self, guest: _Guest, name: str, *arguments: int) -> _Answer:
@@ -471,7 +480,7 @@ class DirectChannel:
             lane = self._lane(lanes)
         length = len(key)
         if length > lane.room:
-            lane.expand(length)
+            lane.expand(length, lanes)
         lane.mailbox[:length] = key
         guest = lane.guest
         args = lane.args
@@ -508,7 +517,7 @@ class DirectChannel:
         total = len(data)
         length = len(key)
         if total > lane.room:
-            lane.expand(total)
+            lane.expand(total, lanes)
         lane.mailbox[:total] = data
         guest = lane.guest
         args = lane.args
@@ -548,7 +557,7 @@ class DirectChannel:
         lanes = self._lanes
         lane = self._lane(lanes)
         guest = lane.guest
-        lane.write(key + value)
+        lane.write(key + value, lanes)
         lengths = (len(key), len(value))
         upper = lane.call(name, guest.cache, *lengths, weight, _or_none(ttl), _or_none(tti), self._now())
         return self._finish(lanes, lane, upper)
@@ -662,7 +671,7 @@ class DirectChannel:
         lanes = self._lanes
         lane = self._lane(lanes)
         guest = lane.guest
-        answer = self._finish(lanes, lane, lane.call("lookup", guest.cache, lane.write(key), lease_life, self._now()))
+        answer = self._finish(lanes, lane, lane.call("lookup", guest.cache, lane.write(key, lanes), lease_life, self._now()))
         return guest.before.restarts << _LEASE_BITS | answer if isinstance(answer, int) else answer
 
     def fill(
@@ -679,7 +688,7 @@ class DirectChannel:
             lanes.append(lane)
             return False
         try:
-            length = lane.write(value)
+            length = lane.write(value, lanes)
         except (EntryTooLargeError, GuestMemoryError):
             # A lease is used up, whatever comes of it.
             self.release(lease)

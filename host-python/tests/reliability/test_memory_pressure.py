@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from memory_pressure import LIMITS, MIB, PAGE, Model, Refusing, Steps, WrongAnswerError, refusals, under_limit
 
-from moka_wasm import GuestMemoryError, SandboxError
+from moka_wasm import EntryTooLargeError, GuestMemoryError, SandboxError
 from moka_wasm._channel import CacheConfig
 from moka_wasm._direct_channel import _MAILBOX, DirectChannel, _Lane
 
@@ -160,6 +161,43 @@ def test_clearing_with_all_memory_used_up(config: dict[str, Any]) -> None:
     refusing.cap(1 << 32)
     channel.set(b"k", b"v")
     assert channel.get(b"k") == b"v"
+
+
+@pytest.mark.parametrize("size", [300_000, 40_000], ids=["too large", "out of memory"])
+def test_refusals_take_no_memory(size: int) -> None:
+    """However many operations were refused, and even if their exceptions are kept, the guest's memory is the cache's."""
+    channel = DirectChannel(CacheConfig(memory_limit=MIB, clock=Steps()))
+    assert channel._guest is not None
+    for number in range(1000):
+        channel.set(b"%d" % number, b"v" * 20)
+    taken: list[Any] = []
+    if size < 100_000:
+        with pytest.raises(GuestMemoryError):
+            while True:
+                taken.append(_Lane(channel._guest, 100_000))
+    before = len(channel._guest.free_lanes)
+    kept: list[Exception] = []
+    gc.disable()
+    try:
+        for number in range(50):
+            for refused in (
+                lambda key=b"%d" % number: channel.set(key, bytes(size)),
+                lambda key=b"%d" % number: channel.get_or_insert(key, bytes(size)),
+                lambda: channel.get(bytes(size)),
+            ):
+                try:
+                    refused()  # type: ignore[no-untyped-call]
+                except (EntryTooLargeError, GuestMemoryError) as error:
+                    kept.append(error)
+        assert len(kept) >= 50
+        assert len(channel._guest.free_lanes) >= before - 1
+        for lane in taken:
+            lane.resize(0)
+        for number in range(1000):
+            channel.set(b"%d" % number, b"v" * 20)
+        assert channel.get(b"999") == b"v" * 20
+    finally:
+        gc.enable()
 
 
 def new_lane(refusing: Refusing) -> Any:
