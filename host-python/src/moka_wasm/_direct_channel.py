@@ -438,7 +438,7 @@ class DirectChannel:
             answer = lane.words[0]
         elif upper & _LENGTH == _ERROR:
             try:
-                # Not by way of a variable: exception, traceback and frame would hold each other, and the frame the lane.
+                # Not by a variable: exception, traceback and frame would hold each other, and the frame the lane.
                 raise lane.failure()
             finally:
                 lane.shrink()
@@ -671,7 +671,9 @@ class DirectChannel:
         lanes = self._lanes
         lane = self._lane(lanes)
         guest = lane.guest
-        answer = self._finish(lanes, lane, lane.call("lookup", guest.cache, lane.write(key, lanes), lease_life, self._now()))
+        answer = self._finish(
+            lanes, lane, lane.call("lookup", guest.cache, lane.write(key, lanes), lease_life, self._now())
+        )
         return guest.before.restarts << _LEASE_BITS | answer if isinstance(answer, int) else answer
 
     def fill(
