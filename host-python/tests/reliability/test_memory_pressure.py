@@ -166,7 +166,7 @@ def test_clearing_with_all_memory_used_up(config: dict[str, Any]) -> None:
 @pytest.mark.parametrize("size", [300_000, 40_000], ids=["too large", "out of memory"])
 def test_refusals_take_no_memory(size: int) -> None:
     """However many operations were refused, even if their exceptions are kept, the guest's memory is the cache's."""
-    channel = DirectChannel(CacheConfig(memory_limit=MIB, clock=Steps()))
+    channel = DirectChannel(CacheConfig(memory_limit=MIB, policy="lru", clock=Steps()))
     assert channel._guest is not None
     for number in range(1000):
         channel.set(b"%d" % number, b"v" * 20)
