@@ -7,7 +7,7 @@ use moka::policy::EvictionPolicy;
 
 use crate::clock::{self, HORIZON, NEVER};
 use crate::config::{Config, ConfigError, Policy};
-use crate::entry::{EntryOptions, Key, Value};
+use crate::entry::{Change, EntryOptions, Key, Sought, Term, Value};
 use crate::expiry::Deadlines;
 use crate::hash::KeyedHash;
 use crate::lease::{LeaseId, Leases};
@@ -85,10 +85,7 @@ impl Cache {
         let hash = KeyedHash::new(seed);
         memory::keep_reserve();
         let budget = config.memory_limit.map(|limit| Budget::new(limit, memory::linear_memory(), config.capacity));
-        let watched = budget.is_some()
-            || config.ttl.is_some()
-            || config.tti.is_some()
-            || config.removal_log.is_some_and(|limit| limit > 0);
+        let watched = budget.is_some() || config.ttl.is_some() || config.tti.is_some() || config.logs();
         let headroom = Headroom::new(config.memory_limit);
         let shared = Arc::new(Shared::new(config.removal_log.unwrap_or(0)));
         Ok(Self {
@@ -120,7 +117,7 @@ impl Cache {
     #[inline]
     pub fn get(&mut self, key: &[u8]) -> Option<Value> {
         self.keep_within_horizon();
-        let value = self.map.get(key);
+        let value = self.map.get(&Sought::new(key, self.hash));
         match value {
             Some(_) => self.hits += 1,
             None => self.misses += 1,
@@ -140,32 +137,70 @@ impl Cache {
     /// It does not fit; what was stored before stays.
     pub fn set(&mut self, key: &[u8], value: &[u8], options: &EntryOptions) -> Result<(), SetError> {
         self.keep_within_horizon();
-        self.make_room_for(key, value.len(), options.weight)?;
+        let sought = Sought::new(key, self.hash);
+        let change = Change { length: value.len(), weight: options.weight, term: self.term(options) };
+        if self.budget.is_none() {
+            self.make_room_for(key, value.len(), options.weight)?;
+        }
+        // The removal log would need the value that was there.
+        let live = !self.config.logs() && self.map.contains_key(&sought);
+        if live && self.overwrite(sought, value, change) {
+            self.leases.end(key);
+            return Ok(());
+        }
+        if self.budget.is_some() {
+            self.make_room_for(key, value.len(), options.weight)?;
+        }
         self.leases.end(key);
         if options.ttl.is_some() || options.tti.is_some() {
             self.watch();
         }
-        let value = Value::new(value, clock::now(), (self.config.ttl, self.config.tti), options);
+        let value = Value::new(value, change.term, options.weight);
         self.insertions += 1;
         self.inserted_weight += u64::from(options.weight);
         if self.config.capacity.is_some_and(|capacity| capacity == 0 || u64::from(options.weight) > capacity) {
-            self.turn_away(key, value);
+            self.turn_away(sought, value);
         } else {
-            let key = Key::new(key, self.hash);
             if !self.watched {
-                let counter = if self.map.contains_key(&key) { &mut self.updated } else { &mut self.created };
+                let counter = if live { &mut self.updated } else { &mut self.created };
                 *counter += 1;
             }
-            self.map.insert(key, value);
+            self.map.insert(sought.into(), value);
         }
         Ok(())
+    }
+
+    /// For how long an entry lives that is set now.
+    fn term(&self, options: &EntryOptions) -> Term {
+        Term::new(clock::now(), (self.config.ttl, self.config.tti), options)
+    }
+
+    /// Sets a live entry anew where it lies, which to moka is a read; false if that cannot be, and it is as it was. What a
+    /// caller was answered and may not have read yet has one more owner, and stays.
+    #[expect(unsafe_code, reason = "see there")]
+    fn overwrite(&mut self, sought: Sought<'_>, bytes: &[u8], change: Change) -> bool {
+        if !self.watched && change.term != Term::UNLIMITED {
+            return false;
+        }
+        let get = || self.map.get(&sought);
+        let found = if self.watched { self.shared.touching(Touch::Set(change), get) } else { get() };
+        let Some(value) = found.filter(|value| value.can_become(change, 2)) else { return false };
+        // SAFETY: its two owners are this function and moka, which never looks at the bytes.
+        unsafe { value.overwrite(bytes) };
+        self.insertions += 1;
+        if self.watched {
+            self.shared.count_replaced();
+        } else {
+            self.updated += 1;
+        }
+        true
     }
 
     /// Stores a value and removes it at once, as it is heavier than the capacity. moka does that for new keys; when one
     /// is overwritten it would evict all others first.
     #[cold]
-    fn turn_away(&mut self, key: &[u8], value: Value) {
-        let key = Arc::new(Key::new(key, self.hash));
+    fn turn_away(&mut self, sought: Sought<'_>, value: Value) {
+        let key = Arc::new(Key::from(sought));
         if let Some(replaced) = self.shared.removing(Mode::Ignore, || self.map.remove(&**key)) {
             self.shared.report(Arc::clone(&key), replaced, Cause::Replaced);
         }

@@ -64,6 +64,11 @@ impl fmt::Display for ConfigError {
 }
 
 impl Config {
+    /// Whether removals are kept.
+    pub(crate) fn logs(&self) -> bool {
+        self.removal_log.is_some_and(|limit| limit > 0)
+    }
+
     /// Says which field cannot be, if one cannot.
     ///
     /// # Errors

@@ -5,9 +5,10 @@ use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use moka::Equivalent;
 use smallvec::SmallVec;
-use triomphe::ThinArc;
 
+use crate::bytes::SharedBytes;
 use crate::clock::NEVER;
 use crate::hash::KeyedHash;
 
@@ -20,7 +21,42 @@ pub struct Key {
 
 impl Key {
     pub(crate) fn new(bytes: &[u8], hash: KeyedHash) -> Self {
-        Self { hash: hash.of(bytes), bytes: SmallVec::from_slice(bytes) }
+        Sought::new(bytes, hash).into()
+    }
+}
+
+/// The bytes of a key that is looked for, hashed once however often that is done.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sought<'a> {
+    hash: u32,
+    bytes: &'a [u8],
+}
+
+impl<'a> Sought<'a> {
+    #[inline]
+    pub(crate) fn new(bytes: &'a [u8], hash: KeyedHash) -> Self {
+        Self { hash: hash.of(bytes), bytes }
+    }
+}
+
+impl From<Sought<'_>> for Key {
+    fn from(sought: Sought<'_>) -> Self {
+        Self { hash: sought.hash, bytes: SmallVec::from_slice(sought.bytes) }
+    }
+}
+
+impl Equivalent<Key> for Sought<'_> {
+    #[inline]
+    fn equivalent(&self, key: &Key) -> bool {
+        self.hash == key.hash && *self.bytes == *key.bytes
+    }
+}
+
+/// As the key itself does.
+impl Hash for Sought<'_> {
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u32(self.hash);
     }
 }
 
@@ -82,6 +118,46 @@ struct Attributes {
     weight: u32,
 }
 
+impl Attributes {
+    fn new(term: Term, weight: u32) -> Self {
+        let Term { expires, deadline, tti } = term;
+        Self { expires: expires.into(), deadline: deadline.into(), tti: tti.into(), weight }
+    }
+}
+
+/// For how long an entry lives; see the fields of [`Attributes`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Term {
+    expires: u64,
+    deadline: u64,
+    tti: u64,
+}
+
+impl Term {
+    pub(crate) const UNLIMITED: Self = Self::until(NEVER);
+
+    /// Of an entry set at `now`. The earlier of the cache's (time to live, time to idle) and its own counts.
+    pub(crate) fn new(now: u64, cache: (Option<u64>, Option<u64>), options: &EntryOptions) -> Self {
+        let earlier = |a: Option<u64>, b: Option<u64>| a.unwrap_or(NEVER).min(b.unwrap_or(NEVER));
+        let deadline = now.saturating_add(earlier(cache.0, options.ttl));
+        let tti = earlier(cache.1, options.tti);
+        Self { expires: deadline.min(now.saturating_add(tti)), deadline, tti }
+    }
+
+    /// Until a deadline, however seldom the entry is read.
+    pub(crate) const fn until(deadline: u64) -> Self {
+        Self { expires: deadline, deadline, tti: NEVER }
+    }
+}
+
+/// What an entry is to become without moka being told of a new value.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Change {
+    pub(crate) length: usize,
+    pub(crate) weight: u32,
+    pub(crate) term: Term,
+}
+
 /// A stored value; its clones share the bytes.
 #[derive(Clone, Debug)]
 pub struct Value(Repr);
@@ -89,8 +165,8 @@ pub struct Value(Repr);
 #[derive(Clone, Debug)]
 enum Repr {
     /// No deadline, weight 1: most entries of most caches.
-    Plain(ThinArc<(), u8>),
-    Full(ThinArc<Attributes, u8>),
+    Plain(SharedBytes<()>),
+    Full(SharedBytes<Attributes>),
     /// No entry: room of this moka weight, kept for one that is about to be set.
     Reservation(u32),
 }
@@ -101,40 +177,24 @@ impl Deref for Value {
     #[inline]
     fn deref(&self) -> &[u8] {
         match &self.0 {
-            Repr::Plain(arc) => &arc.slice,
-            Repr::Full(arc) => &arc.slice,
+            Repr::Plain(bytes) => bytes,
+            Repr::Full(bytes) => bytes,
             Repr::Reservation(_) => &[],
         }
     }
 }
 
 impl Value {
-    /// A value set at `now`. The earlier of each pair of durations counts.
-    pub(crate) fn new(bytes: &[u8], now: u64, cache: (Option<u64>, Option<u64>), options: &EntryOptions) -> Self {
-        let earlier = |a: Option<u64>, b: Option<u64>| a.unwrap_or(NEVER).min(b.unwrap_or(NEVER));
-        let deadline = now.saturating_add(earlier(cache.0, options.ttl));
-        let tti = earlier(cache.1, options.tti);
-        if deadline == NEVER && tti == NEVER && options.weight == 1 {
-            return Self(Repr::Plain(ThinArc::from_header_and_slice((), bytes)));
+    pub(crate) fn new(bytes: &[u8], term: Term, weight: u32) -> Self {
+        if term == Term::UNLIMITED && weight == 1 {
+            return Self(Repr::Plain(SharedBytes::new((), bytes)));
         }
-        let attributes = Attributes {
-            expires: AtomicU64::new(deadline.min(now.saturating_add(tti))),
-            deadline: AtomicU64::new(deadline),
-            tti: AtomicU64::new(tti),
-            weight: options.weight,
-        };
-        Self(Repr::Full(ThinArc::from_header_and_slice(attributes, bytes)))
+        Self(Repr::Full(SharedBytes::new(Attributes::new(term, weight), bytes)))
     }
 
     /// The same bytes without anything beside them but a deadline.
     pub(crate) fn with_deadline(&self, deadline: u64) -> Self {
-        let attributes = Attributes {
-            expires: AtomicU64::new(deadline),
-            deadline: AtomicU64::new(deadline),
-            tti: AtomicU64::new(NEVER),
-            weight: self.weight(),
-        };
-        Self(Repr::Full(ThinArc::from_header_and_slice(attributes, self)))
+        Self(Repr::Full(SharedBytes::new(Attributes::new(Term::until(deadline), self.weight()), self)))
     }
 
     pub(crate) fn reservation(moka_weight: u32) -> Self {
@@ -152,7 +212,7 @@ impl Value {
     fn attributes(&self) -> Option<&Attributes> {
         match &self.0 {
             Repr::Plain(_) | Repr::Reservation(_) => None,
-            Repr::Full(arc) => Some(&arc.header.header),
+            Repr::Full(bytes) => Some(bytes.header()),
         }
     }
 
@@ -177,12 +237,37 @@ impl Value {
         a.expires.swap(expires, Relaxed) != expires
     }
 
-    /// Gives it a new deadline and takes its idle time away; false if it has nowhere to note that.
-    pub(crate) fn set_deadline(&self, deadline: u64) -> bool {
+    /// Gives it another term; false if it has nowhere to note that.
+    pub(crate) fn set_term(&self, term: Term) -> bool {
         let Some(a) = self.attributes() else { return false };
-        a.expires.store(deadline, Relaxed);
-        a.deadline.store(deadline, Relaxed);
-        a.tti.store(NEVER, Relaxed);
+        a.expires.store(term.expires, Relaxed);
+        a.deadline.store(term.deadline, Relaxed);
+        a.tti.store(term.tti, Relaxed);
         true
+    }
+
+    /// Whether this can be what is set anew where it lies, as it takes as much room, and nobody but so many owners has it.
+    pub(crate) fn can_become(&self, change: Change, owners: u32) -> bool {
+        let Change { length, weight, term } = change;
+        match &self.0 {
+            Repr::Plain(bytes) => weight == 1 && term == Term::UNLIMITED && bytes.can_become(length, owners),
+            Repr::Full(bytes) => weight == bytes.header().weight && bytes.can_become(length, owners),
+            Repr::Reservation(_) => false,
+        }
+    }
+
+    /// Puts other bytes in the place of its own.
+    ///
+    /// # Safety
+    /// [`Self::can_become`] said so, and meanwhile nobody looks at the bytes of this or of another owner.
+    #[expect(unsafe_code, reason = "its caller's promise, handed on")]
+    pub(crate) unsafe fn overwrite(&self, with: &[u8]) {
+        match &self.0 {
+            // SAFETY: the caller's promise.
+            Repr::Plain(bytes) => unsafe { bytes.overwrite(with) },
+            // SAFETY: as above.
+            Repr::Full(bytes) => unsafe { bytes.overwrite(with) },
+            Repr::Reservation(_) => {}
+        }
     }
 }

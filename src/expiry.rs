@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::clock;
-use crate::entry::{Key, Value};
+use crate::entry::{Key, Term, Value};
 use crate::removals::{Shared, Touch};
 
 /// moka's hooks. They ignore the instants that moka hands them: the operation's one reading of the clock counts.
@@ -38,7 +38,9 @@ impl moka::Expiry<Key, Value> for Deadlines {
         let moved = match self.0.touch() {
             Touch::Read => value.touch(clock::now()),
             Touch::Look => false,
-            Touch::Expire(deadline) => value.set_deadline(deadline),
+            Touch::Expire(deadline) => value.set_term(Term::until(deadline)),
+            // moka is about to hand out a clone.
+            Touch::Set(change) => value.can_become(change, 1) && value.set_term(change.term),
         };
         if moved { time_left(value) } else { unchanged }
     }

@@ -9,6 +9,7 @@
 
 #[cfg(any(test, all(target_family = "wasm", feature = "guest")))]
 mod allocator;
+mod bytes;
 pub mod cache;
 pub mod clock;
 pub mod config;

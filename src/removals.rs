@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use moka::notification::RemovalCause;
 
 use crate::clock;
-use crate::entry::{Key, Value};
+use crate::entry::{Change, Key, Value};
 
 /// Why an entry is no longer in the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +45,8 @@ pub(crate) enum Touch {
     Look,
     /// Put this deadline in its place.
     Expire(u64),
+    /// Put the term of the entry as it is set anew in its place, if it can be where it lies.
+    Set(Change),
 }
 
 /// What becomes of an entry that moka removes.
@@ -135,6 +137,11 @@ impl Shared {
     /// Counts entries that were taken out of a cache that is not watched.
     pub(crate) fn count_explicit(&self, entries: u64) {
         self.counters.explicit.fetch_add(entries, Relaxed);
+    }
+
+    /// Counts an entry that was set anew where it lies.
+    pub(crate) fn count_replaced(&self) {
+        self.counters.replaced.fetch_add(1, Relaxed);
     }
 
     /// Takes over what a cache that was not watched until now has counted in all.

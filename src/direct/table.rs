@@ -213,6 +213,8 @@ pub(crate) fn with_slot(
     with_guest(|guest| {
         guest.lane(lane);
         let lane = &mut guest.lanes[(lane as usize).min(LANES - 1)];
+        // A value that nobody else has can be set anew where it lies.
+        lane.answer = Reply::No;
         let slot = match guest.places.get_mut(index(handle)) {
             Some(Place { generation: g, slot: Some(slot) }) if *g == generation(handle) => slot,
             _ => return lane.fail(Error::handle("cache", handle), false),
