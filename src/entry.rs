@@ -116,12 +116,14 @@ struct Attributes {
     /// How long it may idle.
     tti: AtomicU64,
     weight: u32,
+    /// No entry: room of this moka weight, kept for one that is about to be set.
+    reserves: bool,
 }
 
 impl Attributes {
     fn new(term: Term, weight: u32) -> Self {
         let Term { expires, deadline, tti } = term;
-        Self { expires: expires.into(), deadline: deadline.into(), tti: tti.into(), weight }
+        Self { expires: expires.into(), deadline: deadline.into(), tti: tti.into(), weight, reserves: false }
     }
 }
 
@@ -158,62 +160,43 @@ pub(crate) struct Change {
     pub(crate) term: Term,
 }
 
-/// A stored value; its clones share the bytes.
+/// A stored value; its clones share the bytes. Without attributes it has no deadline and weighs 1, as most entries of most
+/// caches do.
 #[derive(Clone, Debug)]
-pub struct Value(Repr);
-
-#[derive(Clone, Debug)]
-enum Repr {
-    /// No deadline, weight 1: most entries of most caches.
-    Plain(SharedBytes<()>),
-    Full(SharedBytes<Attributes>),
-    /// No entry: room of this moka weight, kept for one that is about to be set.
-    Reservation(u32),
-}
+pub struct Value(SharedBytes<Attributes>);
 
 impl Deref for Value {
     type Target = [u8];
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        match &self.0 {
-            Repr::Plain(bytes) => bytes,
-            Repr::Full(bytes) => bytes,
-            Repr::Reservation(_) => &[],
-        }
+        &self.0
     }
 }
 
 impl Value {
     pub(crate) fn new(bytes: &[u8], term: Term, weight: u32) -> Self {
-        if term == Term::UNLIMITED && weight == 1 {
-            return Self(Repr::Plain(SharedBytes::new((), bytes)));
-        }
-        Self(Repr::Full(SharedBytes::new(Attributes::new(term, weight), bytes)))
+        let plain = term == Term::UNLIMITED && weight == 1;
+        Self(SharedBytes::new((!plain).then(|| Attributes::new(term, weight)), bytes))
     }
 
     /// The same bytes without anything beside them but a deadline.
     pub(crate) fn with_deadline(&self, deadline: u64) -> Self {
-        Self(Repr::Full(SharedBytes::new(Attributes::new(Term::until(deadline), self.weight()), self)))
+        Self(SharedBytes::new(Some(Attributes::new(Term::until(deadline), self.weight())), self))
     }
 
     pub(crate) fn reservation(moka_weight: u32) -> Self {
-        Self(Repr::Reservation(moka_weight))
+        Self(SharedBytes::new(Some(Attributes { reserves: true, ..Attributes::new(Term::UNLIMITED, moka_weight) }), &[]))
     }
 
     /// The moka weight that it keeps room for, if it is a reservation.
     pub(crate) fn reserved(&self) -> Option<u32> {
-        match self.0 {
-            Repr::Reservation(moka_weight) => Some(moka_weight),
-            _ => None,
-        }
+        self.attributes().filter(|a| a.reserves).map(|a| a.weight)
     }
 
+    #[inline]
     fn attributes(&self) -> Option<&Attributes> {
-        match &self.0 {
-            Repr::Plain(_) | Repr::Reservation(_) => None,
-            Repr::Full(bytes) => Some(bytes.header()),
-        }
+        self.0.header()
     }
 
     /// What it weighs.
@@ -249,11 +232,11 @@ impl Value {
     /// Whether this can be what is set anew where it lies, as it takes as much room, and nobody but so many owners has it.
     pub(crate) fn can_become(&self, change: Change, owners: u32) -> bool {
         let Change { length, weight, term } = change;
-        match &self.0 {
-            Repr::Plain(bytes) => weight == 1 && term == Term::UNLIMITED && bytes.can_become(length, owners),
-            Repr::Full(bytes) => weight == bytes.header().weight && bytes.can_become(length, owners),
-            Repr::Reservation(_) => false,
-        }
+        let same_kind = match self.attributes() {
+            None => weight == 1 && term == Term::UNLIMITED,
+            Some(a) => weight == a.weight && !a.reserves,
+        };
+        same_kind && self.0.can_become(length, owners)
     }
 
     /// Puts other bytes in the place of its own.
@@ -262,12 +245,7 @@ impl Value {
     /// [`Self::can_become`] said so, and meanwhile nobody looks at the bytes of this or of another owner.
     #[expect(unsafe_code, reason = "its caller's promise, handed on")]
     pub(crate) unsafe fn overwrite(&self, with: &[u8]) {
-        match &self.0 {
-            // SAFETY: the caller's promise.
-            Repr::Plain(bytes) => unsafe { bytes.overwrite(with) },
-            // SAFETY: as above.
-            Repr::Full(bytes) => unsafe { bytes.overwrite(with) },
-            Repr::Reservation(_) => {}
-        }
+        // SAFETY: the caller's promise.
+        unsafe { self.0.overwrite(with) }
     }
 }

@@ -26,7 +26,7 @@ from moka_wasm import (
     _sandbox,
 )
 from moka_wasm._channel import UNLIMITED, CacheConfig, Channel, Entry
-from moka_wasm._direct_channel import _FUNCTIONS, DirectChannel
+from moka_wasm._direct_channel import _FUNCTIONS, _LENGTH, DirectChannel
 
 MIB = 1 << 20
 MAILBOX = 65_536
@@ -128,6 +128,18 @@ def test_large_mailboxes_are_given_back(channel: DirectChannel) -> None:
         assert len(channel.get(b"k" + b"x" * (number % 2)) or b"") in (0, 8 * MIB)
     assert channel.counters().memory_bytes < 128 * MIB
     assert all(lane.room == MAILBOX for lane in channel._lanes)
+
+
+@pytest.mark.parametrize("ttl", [None, 1_000_000_000_000])
+def test_an_answer_stays_while_its_value_is_overwritten(channel: DirectChannel, ttl: int | None) -> None:
+    """What an operation was answered, and has not read yet, is not changed by another that sets the same key."""
+    channel.set(b"k", b"before", 1, ttl)
+    lane = channel._lane([])
+    answered = lane.call("get", lane.guest.cache, lane.write(b"k", []), channel._now())
+    for value in (b"after", b"after!", b"later!"):
+        channel.set(b"k", value, 1, ttl)
+        assert lane.read(answered & _LENGTH) == b"before"
+        assert channel.get(b"k") == value
 
 
 def test_a_lease_is_used_up_by_a_value_that_is_refused() -> None:
