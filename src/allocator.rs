@@ -12,7 +12,7 @@ use std::cell::UnsafeCell;
 use std::ptr;
 
 /// Bytes of a page, and its alignment: a slot's address tells its page's.
-const PAGE: usize = 2048;
+const PAGE: usize = 4096;
 
 /// What a page is asked for: with its own header of 8 bytes, libc's allocator then lays pages end to end.
 const ASKED: usize = PAGE - 8;
@@ -38,19 +38,19 @@ struct Page {
     next: *mut Page,
     previous: *mut Page,
     /// How many slots are in use.
-    used: u8,
+    used: u16,
     /// Where the first slot begins that was never used, in grains.
-    fresh: u8,
+    fresh: u16,
     /// That of its slots.
     class: u8,
 }
 
 /// How many pages may wait however few are in use.
-const WAITING: usize = 16;
+const WAITING: usize = 8;
 
 const FIRST: usize = size_of::<Page>().next_multiple_of(GRAIN);
 
-const _: () = assert!(ASKED / GRAIN <= u8::MAX as usize);
+const _: () = assert!(ASKED / GRAIN <= u16::MAX as usize && CLASSES <= u8::MAX as usize);
 
 impl Page {
     fn is_full(&self) -> bool {
@@ -102,7 +102,7 @@ impl Pages {
             let slot = (*page).free;
             let slot = if slot.is_null() {
                 let fresh = (*page).fresh;
-                (*page).fresh = fresh + (*page).class + 1;
+                (*page).fresh = fresh + u16::from((*page).class) + 1;
                 page.cast::<u8>().add(usize::from(fresh) * GRAIN)
             } else {
                 (*page).free = (*slot).next;
@@ -161,7 +161,7 @@ impl Pages {
                 next: ptr::null_mut(),
                 previous: ptr::null_mut(),
                 used: 0,
-                fresh: (FIRST / GRAIN) as u8,
+                fresh: (FIRST / GRAIN) as u16,
                 class: class as u8,
             });
             self.link(page);
