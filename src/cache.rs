@@ -276,13 +276,13 @@ impl Cache {
             }
             if self.watched || !memory::holds_empty_cache() {
                 self.take_out(Mode::Clear);
+                reclaim();
             }
-            reclaim();
+            if memory::holds_empty_cache() {
+                // Its tables are as small as can be.
+                self.start_anew();
+            }
         });
-        if memory::holds_empty_cache() {
-            // Its tables are as small as can be.
-            self.start_anew();
-        }
     }
 
     /// Whether there is memory for [`Self::keys`], which cannot be refused any.
