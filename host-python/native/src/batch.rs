@@ -95,7 +95,7 @@ fn cross(
     arguments: &Arguments<'_, '_>,
     parts: &Parts,
     first: usize,
-    call: impl FnOnce(&Guest, usize, u64) -> Answer,
+    call: impl FnOnce(&Guest, usize, u64) -> Option<Answer>,
 ) -> PyResult<(usize, Crossed)> {
     const UNUSUAL: (usize, Crossed) = (0, Crossed::Unusual);
     let py = arguments.myself.py();
@@ -112,7 +112,7 @@ fn cross(
         Some(out.length())
     });
     let Some(length) = written else { return Ok(UNUSUAL) };
-    let answer = call(guest, length, now);
+    let Some(answer) = call(guest, length, now) else { return Ok(UNUSUAL) };
     if !answer.trapped {
         if answer.upper == NO_BYTES | YES {
             return Ok((range.len(), Crossed::Number(answer.lower)));

@@ -11,6 +11,7 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyTuple, PyType};
 use pyo3::{Borrowed, PyTraverseError, PyVisit};
 
 use crate::codec::{self, Writer};
+use crate::gate::Gate;
 use crate::raw::{self, Answer, Arguments, GilBound, Guest};
 
 pub const NO_BYTES: u32 = 1 << 31;
@@ -29,8 +30,8 @@ pub struct Binding {
     inner: GilBound<Inner>,
 }
 
-/// A guest, its lane and its store.
-type Pending = (Guest, Py<PyAny>, Py<PyAny>);
+/// A guest, its lane and its gate.
+type Pending = (Guest, Py<PyAny>, Py<Gate>);
 
 #[derive(Default)]
 struct Inner {
@@ -41,9 +42,8 @@ struct Inner {
     guest: RefCell<Option<Guest>>,
     /// The lane, which keeps the guest.
     lane: RefCell<Option<Py<PyAny>>>,
-    /// The guest's store. The garbage collector is not told of it: else it might have it freed before a finalizer of the
-    /// same garbage uses the cache.
-    store: RefCell<Option<Py<PyAny>>>,
+    /// The guest's gate, which keeps its store.
+    gate: RefCell<Option<Py<Gate>>>,
     /// What was bound and let go while an operation was under way.
     pending: RefCell<Option<Pending>>,
     retired: RefCell<Vec<Py<PyAny>>>,
@@ -63,17 +63,19 @@ impl Binding {
     }
 
     /// From now on, operations go by this lane.
-    fn bind(&self, py: Python<'_>, lane: Py<PyAny>, store: Py<PyAny>, addresses: [usize; 15]) -> PyResult<()> {
-        let Some(guest) = Guest::new(addresses.into()) else {
+    fn bind(&self, py: Python<'_>, lane: Py<PyAny>, gate: Py<Gate>, addresses: [usize; 15]) -> PyResult<()> {
+        let door = gate.get().door();
+        door.wait(py)?;
+        let Some(guest) = Guest::new(addresses.into(), door) else {
             return Err(pyo3::exceptions::PyValueError::new_err("these are no addresses of a guest"));
         };
         self.unbind(py);
         let inner = &self.inner.0;
         if inner.busy.get() {
             // From within an operation, which still uses the old one.
-            inner.pending.replace(Some((guest, lane, store)));
+            inner.pending.replace(Some((guest, lane, gate)));
         } else {
-            inner.install(guest, lane, store);
+            inner.install(guest, lane, gate);
         }
         Ok(())
     }
@@ -83,14 +85,14 @@ impl Binding {
         let inner = &self.inner.0;
         inner.bound.set(false);
         let pending = inner.pending.take();
-        let old = inner.lane.take().into_iter().chain(inner.store.take());
+        let old = inner.lane.take().into_iter().chain(inner.gate.take().map(Py::into_any));
         if inner.busy.get() {
             inner.retired.borrow_mut().extend(old);
         } else {
             old.for_each(|old| drop(old.into_bound(py)));
         }
-        if let Some((_, lane, store)) = pending {
-            drop((lane.into_bound(py), store.into_bound(py)));
+        if let Some((_, lane, gate)) = pending {
+            drop((lane.into_bound(py), gate.into_bound(py)));
         }
     }
 
@@ -108,8 +110,8 @@ impl Binding {
 
 impl Inner {
     /// Only when nothing is bound and no operation is under way.
-    fn install(&self, guest: Guest, lane: Py<PyAny>, store: Py<PyAny>) {
-        self.store.replace(Some(store));
+    fn install(&self, guest: Guest, lane: Py<PyAny>, gate: Py<Gate>) {
+        self.gate.replace(Some(gate));
         self.guest.replace(Some(guest));
         self.lane.replace(Some(lane));
         self.bound.set(true);
@@ -118,8 +120,8 @@ impl Inner {
     /// Sees to what was bound and let go during the operation that just ended.
     #[cold]
     fn tidy(&self, py: Python<'_>) {
-        if let Some((guest, lane, store)) = self.pending.take() {
-            self.install(guest, lane, store);
+        if let Some((guest, lane, gate)) = self.pending.take() {
+            self.install(guest, lane, gate);
         }
         // Last, because it may run Python code.
         for lane in self.retired.take() {
@@ -387,7 +389,7 @@ pub fn look_up<'py>(
         write_key(&mut out).map(|()| out.length())
     });
     let Some(length) = written else { return Ok(Found::Unusual) };
-    let answer = guest.get(length, now);
+    let Some(answer) = guest.get(length, now) else { return Ok(Found::Unusual) };
     if answer.upper == NO_BYTES && !answer.trapped {
         return Ok(Found::Nothing);
     }
@@ -568,7 +570,7 @@ fn store(arguments: &Arguments<'_, '_>) -> PyResult<bool> {
         Some((length, out.length() - length))
     });
     let Some((key, value)) = written else { return Ok(false) };
-    let answer = guest.set(key, value, now);
+    let Some(answer) = guest.set(key, value, now) else { return Ok(false) };
     if answer.upper != NO_BYTES | YES || answer.trapped {
         drop(borrowed);
         finish(binding, arguments, answer)?;

@@ -5,6 +5,8 @@ mod batch;
 mod cached;
 mod call_keys;
 mod codec;
+mod fork;
+mod gate;
 mod hot;
 mod raw;
 
@@ -12,6 +14,10 @@ mod raw;
 mod _native {
     #[pymodule_export]
     use crate::cached::cached_function;
+    #[pymodule_export]
+    use crate::fork::{after_fork_in_child, after_fork_in_parent, before_fork};
+    #[pymodule_export]
+    use crate::gate::Gate;
     #[pymodule_export]
     use crate::hot::{Binding, Hot, install};
 }

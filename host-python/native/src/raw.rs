@@ -4,10 +4,17 @@
 use std::cell::Cell;
 use std::ffi::{CStr, c_int, c_void};
 use std::slice;
+use std::sync::Arc;
 
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 use pyo3::{Borrowed, ffi};
+
+use crate::gate::Door;
+
+mod entrance;
+
+pub use entrance::Entrance;
 
 /// What only ever is touched by a thread that holds the GIL.
 pub struct GilBound<T>(pub T);
@@ -87,15 +94,16 @@ impl From<[usize; 15]> for Addresses {
 /// One lane of a guest, whose addresses stay good as long as the Python object that owns them.
 pub struct Guest {
     at: Addresses,
+    door: Arc<Door>,
     size: Cell<usize>,
 }
 
 impl Guest {
-    /// `None`: they cannot be addresses, or the mailbox is not inside of the memory.
-    pub fn new(at: Addresses) -> Option<Self> {
+    /// `None`: they cannot be addresses, or the mailbox is not inside of the memory. Nobody may be inside of the guest.
+    pub fn new(at: Addresses, door: Arc<Door>) -> Option<Self> {
         let functions = [at.get, at.set, at.get_many, at.set_many, at.remove_many];
         let addresses = [at.call, at.memory_size, at.context, at.memory, at.base, at.slots];
-        let guest = Guest { at, size: Cell::new(0) };
+        let guest = Guest { at, door, size: Cell::new(0) };
         let good = addresses.iter().chain(&functions).all(|&address| address != 0) && at.slots.is_multiple_of(8);
         (good && guest.contains(at.mailbox, at.room)).then_some(guest)
     }
@@ -104,8 +112,11 @@ impl Guest {
     fn contains(&self, start: usize, length: usize) -> bool {
         let Some(end) = start.checked_add(length) else { return false };
         if end > self.size.get() {
+            if !self.door.is_free() {
+                return false;
+            }
             // SAFETY: the address is that of `wasmtime_memory_data_size` in the loaded library, the context and the
-            // memory are those of the store that the owner keeps.
+            // memory are those of the store that the owner keeps. Nobody is inside of it, and the GIL keeps everybody out.
             let size = unsafe { std::mem::transmute::<usize, MemorySize>(self.at.memory_size) };
             // SAFETY: as above.
             self.size.set(unsafe { size(self.at.context, self.at.memory) });
@@ -128,24 +139,24 @@ impl Guest {
             .then(|| read(unsafe { slice::from_raw_parts((self.at.base + start) as *const u8, length) }))
     }
 
-    pub fn get(&self, key: usize, now: u64) -> Answer {
+    pub fn get(&self, key: usize, now: u64) -> Option<Answer> {
         self.call(self.at.get, [self.at.lane as u64, self.at.cache as u64, key as u64, now])
     }
 
-    pub fn set(&self, key: usize, value: usize, now: u64) -> Answer {
+    pub fn set(&self, key: usize, value: usize, now: u64) -> Option<Answer> {
         let (lane, cache) = (self.at.lane as u64, self.at.cache as u64);
         self.call(self.at.set, [lane, cache, key as u64, value as u64, 1, u64::MAX, u64::MAX, now])
     }
 
-    pub fn get_many(&self, request: usize, now: u64) -> Answer {
+    pub fn get_many(&self, request: usize, now: u64) -> Option<Answer> {
         self.call(self.at.get_many, [self.at.lane as u64, self.at.cache as u64, request as u64, now])
     }
 
-    pub fn set_many(&self, request: usize, now: u64) -> Answer {
+    pub fn set_many(&self, request: usize, now: u64) -> Option<Answer> {
         self.call(self.at.set_many, [self.at.lane as u64, self.at.cache as u64, request as u64, now])
     }
 
-    pub fn remove_many(&self, request: usize, now: u64) -> Answer {
+    pub fn remove_many(&self, request: usize, now: u64) -> Option<Answer> {
         self.call(self.at.remove_many, [self.at.lane as u64, self.at.cache as u64, request as u64, now])
     }
 
@@ -154,12 +165,18 @@ impl Guest {
         self.at.room
     }
 
-    fn call<const N: usize>(&self, function: usize, arguments: [u64; N]) -> Answer {
+    /// `None`: another thread is inside, without the GIL.
+    #[inline]
+    fn call<const N: usize>(&self, function: usize, arguments: [u64; N]) -> Option<Answer> {
         const { assert!(N <= SLOTS) };
+        if !self.door.is_free() {
+            return None;
+        }
         let slots = self.at.slots as *mut u64;
         // SAFETY: `slots` is the owner's array of TRAP + 1 numbers, aligned, and N is at most SLOTS, at two numbers each.
         // The other addresses are those of `wasmtime_func_call_unchecked`, of a store and of one of its functions, whose
-        // type takes N arguments (`_hot.py` checks the component's ABI version). The GIL keeps everybody else out.
+        // type takes N arguments (`_hot.py` checks the component's ABI version). Nobody is inside, and the GIL keeps
+        // everybody else out.
         unsafe {
             for (index, argument) in arguments.into_iter().enumerate() {
                 slots.add(2 * index).write(argument);
@@ -169,12 +186,12 @@ impl Guest {
             let call = std::mem::transmute::<usize, CallUnchecked>(self.at.call);
             let error = call(self.at.context, function, slots, SLOTS, trap.cast());
             let answer = slots.read();
-            Answer {
+            Some(Answer {
                 trapped: error != 0 || trap.read() != 0,
                 error,
                 upper: (answer >> 32) as u32,
                 lower: answer as u32,
-            }
+            })
         }
     }
 }

@@ -50,9 +50,7 @@ _LONG_ANSWER: Final = 32 << 10
 _LEAST_MEMORY: Final = 1 << 20
 # A mailbox of this size is kept; a larger one is given back after use.
 _MAILBOX: Final = 65536
-# Argument slots of a lane, and behind them the place for wasmtime's pointer to a trap.
-_SLOTS: Final = 8
-_TRAP: Final = 2 * _SLOTS
+_TRAP: Final = guest_calls.TRAP
 
 _CONFIG = struct.Struct("<QQQQII")
 _COUNT = struct.Struct("<I")
@@ -123,18 +121,15 @@ class _Guest:
         self.timeout = timeout
         if timeout is None:
             self.sandbox = Sandbox(limit)
-            call, self.alone = guest_calls.untimed()
+            self.calls = guest_calls.untimed(self.sandbox)
         else:
             self.sandbox = Sandbox(limit, ticks(timeout))
-            call, self.alone = guest_calls.timed(self.sandbox.context(), ticks(timeout))
-        self.enter = self.call = call
+            self.calls = guest_calls.timed(self.sandbox, ticks(timeout))
+        self.call = self.calls.call
         self.memory = self.sandbox.memory
         self.size = self.sandbox.memory_size()
-        self.context = ctypes.c_void_p(self.sandbox.context())
         self._functions = {name: self.sandbox.function(f"moka_{name}") for name in _FUNCTIONS}
-        self.functions = {
-            name: ctypes.c_void_p(ctypes.addressof(function)) for name, function in self._functions.items()
-        }
+        self.functions = {name: ctypes.addressof(function) for name, function in self._functions.items()}
         self.cache = 0
         self.owner: weakref.ref[DirectChannel] | None = None
         """The channel that sees to another guest once this one has trapped."""
@@ -147,8 +142,7 @@ class _Guest:
     def check(self, end: int) -> None:
         """Makes certain that bytes up to this address are the guest's."""
         if end > self.size:
-            with self.alone:
-                self.size = self.sandbox.memory_size()
+            self.size = self.calls.memory_size()
             if end > self.size:
                 raise SandboxError(f"the guest answered bytes up to {end}, but has memory up to {self.size} only")
 
@@ -168,10 +162,8 @@ class _Lane:
         self.raw = (ctypes.c_uint64 * (_TRAP + 1))()
         self.args = memoryview(self.raw).cast("B").cast("Q")
         self.words = memoryview(self.raw).cast("B").cast("I")
-        where = ctypes.addressof(self.raw)
-        tail = (ctypes.c_void_p(where), ctypes.c_size_t(_SLOTS), ctypes.c_void_p(where + 8 * _TRAP))
-        # Prepared ctypes objects: converting five integers for each call would take as long as the call.
-        self.parameters = {name: (guest.context, function, *tail) for name, function in guest.functions.items()}
+        where, prepare = ctypes.addressof(self.raw), guest.calls.parameters
+        self.parameters = {name: prepare(name, function, where) for name, function in guest.functions.items()}
         self.address = 0
         self.room = 0
         self.mailbox = guest.memory[:0]
@@ -233,7 +225,7 @@ class _Lane:
         else was half done; what it says is believed only if no counter went back."""
         guest, args = self.guest, self.args
         args[0], args[2] = self.number, guest.cache
-        error = guest.enter(*self.parameters["stats"])
+        error = guest.calls.call(*self.parameters["stats"])
         trap, args[_TRAP] = args[_TRAP], 0
         if error or trap:
             take_error(error, trap)
@@ -396,7 +388,7 @@ class DirectChannel:
         """Binds the extension to the guest that is there, also if it is replaced meanwhile."""
         while True:
             guest = self._guest
-            if guest is None or guest.call is _refuse_call:
+            if guest is None or guest.call is _refuse_call or guest.calls.gate is None:
                 binding.unbind()
                 return
             hot.bind(binding, guest, _Lane(guest, hot.MAILBOX))

@@ -1,25 +1,33 @@
-"""The call into a guest, by ctypes: who may be inside, and for how long.
+"""The call into a guest: who may be inside, and for how long.
 
-Usually the call holds the GIL, so that no other thread can be inside the same guest. Where there is no GIL, and where
-the call lets it go so that the ticks of a timeout get through, a lock keeps the others out. The guest calls nobody
-back, so that Python code of the thread inside never runs meanwhile; between the bytecodes around the call it may (a
-signal handler, a finalizer), which is why the thread may take the lock again. A fork waits until nobody is inside, as
-the child would inherit a guest in the middle of an operation, and a lock that nobody gives back.
+With the native extension a call that may be long (``clear``, ``run_pending``, a walk over the keys, ``stats``) lets the
+GIL go, so that other threads run meanwhile; those that want to use the same cache wait for its end, with the GIL let go
+(``native/src/gate.rs``). A short call holds the GIL, so that no other thread can be inside the same guest, and so do all
+calls without the extension, by ctypes. Where there is no GIL, and where every call lets it go so that the ticks of a
+timeout get through, a lock keeps the others out.
+
+The guest calls nobody back, so that Python code of the thread inside never runs meanwhile; between the bytecodes around
+the call it may (a signal handler, a finalizer), which is why the thread may take the lock again. A fork waits until
+nobody is inside, as the child would inherit a guest in the middle of an operation, and a lock that nobody gives back.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import sys
 import threading
 import weakref
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from ._sandbox import call_unchecked_address, set_deadline_address
+from . import _hot as hot
+from ._sandbox import Sandbox, call_unchecked_address, memory_size_address, set_deadline_address
+
+SLOTS: Final = 8
+"""Argument slots of a lane, of two numbers each."""
+TRAP: Final = 2 * SLOTS
+"""The number behind them: the place for wasmtime's pointer to a trap."""
 
 _RELEASES_GIL: Final[Any] = ctypes.CFUNCTYPE
 # An interpreter without the C API has no function type that keeps the GIL, and takes the lock.
@@ -29,6 +37,75 @@ CALLS_EXCLUDE_EACH_OTHER: Final = (
     and hasattr(ctypes, "PYFUNCTYPE")
     and getattr(sys, "_is_gil_enabled", lambda: True)()
 )
+# What goes through all entries, or may have many to evict. Whether the GIL is let go depends on the guest's memory, too.
+_MAY_BE_LONG: Final = frozenset({"clear", "keys", "keys_close", "keys_next", "make_room", "run_pending", "stats"})
+
+
+class GuestCalls(NamedTuple):
+    """How to call into one guest."""
+
+    call: Callable[..., int]
+    """Calls a function (``wasmtime_func_call_unchecked``); answers wasmtime's error, or 0."""
+    parameters: Callable[[str, int, int], tuple[object, ...]]
+    """What that takes, for a function of this name and address and slots at this address. It keeps none of them."""
+    memory_size: Callable[[], int]
+    """Bytes of the guest's memory now."""
+    gate: Any = None
+    """For the extension's own calls; ``None`` if it must not make any."""
+
+
+def untimed(sandbox: Sandbox) -> GuestCalls:
+    """How to call into the guest of this sandbox."""
+    if CALLS_EXCLUDE_EACH_OTHER:
+        gate = _new_gate(sandbox)
+        if gate is not None:
+            return GuestCalls(gate.call, _take_name_into_account, gate.memory_size, gate)
+    call: Callable[..., int] = _KEEPS_GIL(ctypes.c_int64)(call_unchecked_address())
+    parameters = _parameters_in(sandbox)
+    if CALLS_EXCLUDE_EACH_OTHER:
+        return GuestCalls(call, parameters, sandbox.memory_size)
+    entrance = _new_entrance()
+
+    def locked(*arguments: object) -> int:
+        with entrance.lock:
+            return call(*arguments)
+
+    return GuestCalls(locked, parameters, entrance.locked(sandbox.memory_size))
+
+
+def timed(sandbox: Sandbox, ticks: int) -> GuestCalls:
+    """Likewise, for a guest that is stopped after so many ticks of its engine."""
+    call: Callable[..., int] = _RELEASES_GIL(ctypes.c_int64)(call_unchecked_address())
+    set_deadline: Callable[..., None] = _KEEPS_GIL(None)(set_deadline_address())
+    deadline = (ctypes.c_void_p(sandbox.context()), ctypes.c_uint64(ticks))
+    entrance = _new_entrance()
+
+    def locked(*arguments: object) -> int:
+        with entrance.lock:
+            set_deadline(*deadline)
+            return call(*arguments)
+
+    return GuestCalls(locked, _parameters_in(sandbox), entrance.locked(sandbox.memory_size))
+
+
+def _new_gate(sandbox: Sandbox) -> Any:
+    addresses = (call_unchecked_address(), memory_size_address(), sandbox.context(), sandbox.memory_address())
+    return hot.gate(sandbox.store, addresses)
+
+
+def _take_name_into_account(name: str, function: int, slots: int) -> tuple[object, ...]:
+    return function, slots, name in _MAY_BE_LONG
+
+
+def _parameters_in(sandbox: Sandbox) -> Callable[[str, int, int], tuple[object, ...]]:
+    context = ctypes.c_void_p(sandbox.context())
+
+    def parameters(_: str, function: int, slots: int) -> tuple[object, ...]:
+        # Prepared ctypes objects: converting five integers for each call would take as long as the call.
+        where = (ctypes.c_void_p(slots), ctypes.c_size_t(SLOTS), ctypes.c_void_p(slots + 8 * TRAP))
+        return context, ctypes.c_void_p(function), *where
+
+    return parameters
 
 
 class _Entrance:
@@ -39,34 +116,14 @@ class _Entrance:
     def __init__(self) -> None:
         self.lock = threading.RLock()
 
+    def locked(self, measure: Callable[[], int]) -> Callable[[], int]:
+        """The same function, with the lock."""
 
-def untimed() -> tuple[Callable[..., int], AbstractContextManager[object]]:
-    """The function that calls the guest (``wasmtime_func_call_unchecked``), and what keeps others out of it."""
-    call: Callable[..., int] = _KEEPS_GIL(ctypes.c_int64)(call_unchecked_address())
-    if CALLS_EXCLUDE_EACH_OTHER:
-        return call, contextlib.nullcontext()
-    entrance = _new_entrance()
+        def measure_alone() -> int:
+            with self.lock:
+                return measure()
 
-    def locked(*arguments: object) -> int:
-        with entrance.lock:
-            return call(*arguments)
-
-    return locked, entrance.lock
-
-
-def timed(context: int, ticks: int) -> tuple[Callable[..., int], AbstractContextManager[object]]:
-    """Likewise, for a guest in the store of this context that is stopped after so many ticks of its engine."""
-    call: Callable[..., int] = _RELEASES_GIL(ctypes.c_int64)(call_unchecked_address())
-    set_deadline: Callable[..., None] = _KEEPS_GIL(None)(set_deadline_address())
-    deadline = (ctypes.c_void_p(context), ctypes.c_uint64(ticks))
-    entrance = _new_entrance()
-
-    def locked(*arguments: object) -> int:
-        with entrance.lock:
-            set_deadline(*deadline)
-            return call(*arguments)
-
-    return locked, entrance.lock
+        return measure_alone
 
 
 _entrances: weakref.WeakSet[_Entrance] = weakref.WeakSet()
@@ -93,3 +150,4 @@ def _open_after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_shut_before_fork, after_in_parent=_open_after_fork, after_in_child=_open_after_fork)
+    hot.register_at_fork()

@@ -97,6 +97,21 @@ def binding(clock: Callable[[], int] | None, timed: bool) -> Any:
     return None if _native is None else _native.Binding(clock, time.monotonic_ns(), timed)
 
 
+def gate(store: wasmtime.Store, addresses: tuple[int, ...]) -> Any:
+    """The way into the guest of this store by the extension; ``None`` without it."""
+    return None if _native is None else _native.Gate(store, addresses)
+
+
+def register_at_fork() -> None:
+    """Has forks wait until nobody is inside of a guest by way of the extension."""
+    if _native is not None:
+        os.register_at_fork(
+            before=_native.before_fork,
+            after_in_parent=_native.after_fork_in_parent,
+            after_in_child=_native.after_fork_in_child,
+        )
+
+
 def bind(binding: Any, guest: _Guest, lane: _Lane) -> None:
     """Lets operations go to this guest by this lane, which is nobody else's."""
     sandbox = guest.sandbox
@@ -104,7 +119,7 @@ def bind(binding: Any, guest: _Guest, lane: _Lane) -> None:
         call_unchecked_address(),
         memory_size_address(),
         sandbox.context(),
-        *(guest.functions[name].value for name in ("get", "set", "get_many", "set_many", "remove_many")),
+        *(guest.functions[name] for name in ("get", "set", "get_many", "set_many", "remove_many")),
         sandbox.memory_address(),
         ctypes.addressof(ctypes.c_char.from_buffer(guest.memory)),
         ctypes.addressof(lane.raw),
@@ -113,7 +128,7 @@ def bind(binding: Any, guest: _Guest, lane: _Lane) -> None:
         lane.address,
         lane.room,
     )
-    binding.bind(lane, sandbox.store, addresses)
+    binding.bind(lane, guest.calls.gate, addresses)
 
 
 def attach(cache: Any, channel: DirectChannel, serializer: object, *, sets: bool) -> None:
