@@ -225,8 +225,8 @@ def rebind(channel: Any, get: Any, put: Any) -> None:
     guest = channel._guest
     guest.functions = {
         **guest.functions,
-        "get": ctypes.c_void_p(ctypes.addressof(get._func)),
-        "set": ctypes.c_void_p(ctypes.addressof(put._func)),
+        "get": ctypes.addressof(get._func),
+        "set": ctypes.addressof(put._func),
     }
     guest.kept = (get, put)
     hot.bind(channel.binding, guest, _Lane(guest, hot.MAILBOX))

@@ -18,7 +18,7 @@ use crate::raw::Entrance;
 /// How long a thread waits before it looks after signals, which Python's handlers of are to run meanwhile.
 const WAKE_UP: Duration = Duration::from_millis(50);
 /// How often, and how long, a long call gives way to those who wait. There is an end to it because one of them may be
-/// further up on the same thread: a signal handler runs while it waits.
+/// further up on the same thread (a signal handler runs while it waits), or be a daemon thread that never comes back.
 const GIVE_WAY: (usize, Duration) = (1000, Duration::from_micros(50));
 /// What goes through less memory than this takes less time than it may take to get the GIL back, which is the interpreter's
 /// switch interval of 5 ms: a million bytes of entries are cleared, or their keys collected, in 0.2 to 0.4 ms.
@@ -81,15 +81,17 @@ impl Door {
         if self.count(0) == 0 {
             return;
         }
-        py.detach(|| {
+        let came_in = py.detach(|| {
             let (times, pause) = GIVE_WAY;
-            for _ in 0..times {
-                if self.waiting.load(Ordering::Relaxed) == 0 {
-                    break;
-                }
+            (0..times).any(|_| {
                 thread::sleep(pause);
-            }
+                self.waiting.load(Ordering::Relaxed) == 0
+            })
         });
+        if !came_in {
+            // So that the next call need not give way to them in vain.
+            self.waiting.store(0, Ordering::Relaxed);
+        }
     }
 
     fn enter(&self, py: Python<'_>, call: impl FnOnce() -> usize + Send) -> usize {
