@@ -102,6 +102,13 @@ _FUNCTIONS: Final = (
     "stats",
 )
 
+# Another name for "keys_next": the GIL is kept.
+_KEYS_NEXT_SOON: Final = "keys_next_soon"
+# A page is long in coming only for keys that were taken out since the page before, which took longer than to pass over
+# them. So it keeps the GIL if that page is no older than this, in nanoseconds: whoever lets the GIL go waits for it, which
+# would make a walk with a thousand pages three times as long while other threads compute.
+_SOON: Final = 20_000_000
+
 _Answer = bytes | int | None
 """Bytes; the number that came with *yes*; ``None`` for *no*."""
 
@@ -130,6 +137,7 @@ class _Guest:
         self.size = self.sandbox.memory_size()
         self._functions = {name: self.sandbox.function(f"moka_{name}") for name in _FUNCTIONS}
         self.functions = {name: ctypes.addressof(function) for name, function in self._functions.items()}
+        self.functions[_KEYS_NEXT_SOON] = self.functions["keys_next"]
         self.cache = 0
         self.owner: weakref.ref[DirectChannel] | None = None
         """The channel that sees to another guest once this one has trapped."""
@@ -628,11 +636,11 @@ class DirectChannel:
         guest = lane.guest
         return _KeyCursor(self, guest, self._finish(lanes, lane, lane.call("keys", guest.cache, self._now())))
 
-    def next_keys(self, guest: _Guest, cursor: int, limit: int) -> list[bytes]:
+    def next_keys(self, guest: _Guest, cursor: int, limit: int, soon: bool) -> list[bytes]:
         """For :class:`_KeyCursor`; a guest that is no longer there has no more keys."""
         if guest is not self._guest:
             return []
-        page = self._bytes(self._operate_in(guest, "keys_next", cursor, limit, self._now()))
+        page = self._bytes(self._operate_in(guest, _KEYS_NEXT_SOON if soon else "keys_next", cursor, limit, self._now()))
         return [] if page is None else _unpack_keys(page)
 
     def close_keys(self, guest: _Guest, cursor: int) -> None:
@@ -709,11 +717,14 @@ class _KeyCursor:
         assert isinstance(cursor, int)
         self._channel, self._guest, self._cursor = channel, guest, cursor
         self._over = False
+        self._paged = -_SOON
 
     def next(self, limit: int, /) -> list[bytes]:
         if self._over:
             return []
-        keys = self._channel.next_keys(self._guest, self._cursor, max(limit, 1))
+        soon = time.monotonic_ns() - self._paged < _SOON
+        keys = self._channel.next_keys(self._guest, self._cursor, max(limit, 1), soon)
+        self._paged = time.monotonic_ns()
         # The guest closes a cursor with the first empty page.
         self._over = not keys
         return keys
