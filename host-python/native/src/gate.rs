@@ -4,16 +4,18 @@
 //! whoever finds the mark waits without the GIL. The mark is set by a thread that holds the GIL, and taken away without
 //! it as soon as the guest is left: a thread that never gets the GIL again, as daemon threads when the interpreter ends,
 //! holds nobody up. The guest calls nobody back, so that no Python code runs on the thread inside.
+//!
+//! A guest that trapped is marked before anybody else can come in, and is not called again but for its counters.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use pyo3::prelude::*;
 
 use crate::fork;
-use crate::raw::Entrance;
+use crate::raw::{Entrance, Outcome};
 
 /// How long a thread waits before it looks after signals, which Python's handlers of are to run meanwhile.
 const WAKE_UP: Duration = Duration::from_millis(50);
@@ -24,10 +26,17 @@ const GIVE_WAY: (usize, Duration) = (1000, Duration::from_micros(50));
 /// switch interval of 5 ms: a million bytes of entries are cleared, or their keys collected, in 0.2 to 0.4 ms.
 const LONG: usize = 2 << 20;
 
-/// Whether somebody is inside a guest without the GIL, and how many wait.
+/// In the place of wasmtime's error, for `_guest_calls.py`: the guest was not called, as it has trapped.
+const REFUSED: isize = -1;
+
+const FREE: u8 = 0;
+const ENTERED: u8 = 1;
+const TRAPPED: u8 = 2;
+
+/// Whether somebody is inside a guest without the GIL or it has trapped, and how many wait.
 #[derive(Default)]
 pub struct Door {
-    entered: AtomicBool,
+    state: AtomicU8,
     waiting: AtomicUsize,
     /// The forks before those who wait came: it is not them who wait in a child.
     forks: AtomicU32,
@@ -37,16 +46,26 @@ impl Door {
     /// Whether the guest may be called by whoever holds the GIL, as long as they hold it.
     #[inline]
     pub fn is_free(&self) -> bool {
-        !self.entered.load(Ordering::Acquire)
+        self.state.load(Ordering::Acquire) == FREE
     }
 
-    /// Returns when the guest is free; whether it was not.
+    fn is_entered(&self) -> bool {
+        self.state.load(Ordering::Acquire) == ENTERED
+    }
+
+    /// Lets nobody in again. For whoever was inside.
+    #[cold]
+    pub fn mark_as_trapped(&self) {
+        self.state.store(TRAPPED, Ordering::Release);
+    }
+
+    /// Returns when nobody is inside; whether somebody was.
     ///
     /// # Errors
     /// What a signal handler raised meanwhile.
     #[inline]
     pub fn wait(&self, py: Python<'_>) -> PyResult<bool> {
-        if self.is_free() {
+        if !self.is_entered() {
             return Ok(false);
         }
         self.wait_outside(py)?;
@@ -57,8 +76,8 @@ impl Door {
     fn wait_outside(&self, py: Python<'_>) -> PyResult<()> {
         self.count(1);
         let mut result = Ok(());
-        while result.is_ok() && !self.is_free() {
-            py.detach(|| fork::LEAVING.wait(WAKE_UP, || !self.is_free()));
+        while result.is_ok() && self.is_entered() {
+            py.detach(|| fork::LEAVING.wait(WAKE_UP, || self.is_entered()));
             result = py.check_signals();
         }
         self.count(-1);
@@ -94,13 +113,14 @@ impl Door {
         }
     }
 
-    fn enter(&self, py: Python<'_>, call: impl FnOnce() -> usize + Send) -> usize {
-        self.entered.store(true, Ordering::Relaxed);
+    fn enter(&self, py: Python<'_>, call: impl FnOnce() -> Outcome + Send) -> isize {
+        self.state.store(ENTERED, Ordering::Relaxed);
         fork::LEAVING.begin();
         py.detach(|| {
-            let error = call();
-            fork::LEAVING.end(|| self.entered.store(false, Ordering::Release));
-            error
+            let outcome = call();
+            let state = if outcome.trapped { TRAPPED } else { FREE };
+            fork::LEAVING.end(|| self.state.store(state, Ordering::Release));
+            outcome.error
         })
     }
 }
@@ -133,19 +153,30 @@ impl Gate {
     }
 
     /// Calls a function of the guest with the arguments in these slots, which get the answer; answers wasmtime's error.
-    fn call(&self, py: Python<'_>, function: usize, slots: usize, may_be_long: bool) -> PyResult<usize> {
+    fn call(&self, py: Python<'_>, function: usize, slots: usize, may_be_long: bool) -> PyResult<isize> {
         let waited = self.door.wait(py)?;
-        if !may_be_long || self.entrance.memory_size() < LONG || fork::is_near() {
-            return Ok(self.entrance.call(function, slots));
-        }
-        if !waited {
+        let long = may_be_long && self.entrance.memory_size() >= LONG;
+        if long && !waited && !fork::is_near() {
             self.door.give_way(py);
             self.door.wait(py)?;
-            if fork::is_near() {
-                return Ok(self.entrance.call(function, slots));
-            }
         }
-        Ok(self.door.enter(py, || self.entrance.call(function, slots)))
+        if !self.door.is_free() {
+            return Ok(REFUSED);
+        }
+        if long && !fork::is_near() {
+            return Ok(self.door.enter(py, || self.entrance.call(function, slots)));
+        }
+        let outcome = self.entrance.call(function, slots);
+        if outcome.trapped {
+            self.door.mark_as_trapped();
+        }
+        Ok(outcome.error)
+    }
+
+    /// Likewise, of a guest that has trapped, with the GIL.
+    fn call_trapped(&self, py: Python<'_>, function: usize, slots: usize, _may_be_long: bool) -> PyResult<isize> {
+        self.door.wait(py)?;
+        Ok(self.entrance.call(function, slots).error)
     }
 
     /// Bytes of the guest's memory.

@@ -14,7 +14,7 @@ use crate::gate::Door;
 
 mod entrance;
 
-pub use entrance::Entrance;
+pub use entrance::{Entrance, Outcome};
 
 /// What only ever is touched by a thread that holds the GIL.
 pub struct GilBound<T>(pub T);
@@ -186,8 +186,12 @@ impl Guest {
             let call = std::mem::transmute::<usize, CallUnchecked>(self.at.call);
             let error = call(self.at.context, function, slots, SLOTS, trap.cast());
             let answer = slots.read();
+            let trapped = error != 0 || trap.read() != 0;
+            if trapped {
+                self.door.mark_as_trapped();
+            }
             Some(Answer {
-                trapped: error != 0 || trap.read() != 0,
+                trapped,
                 error,
                 upper: (answer >> 32) as u32,
                 lower: answer as u32,

@@ -113,8 +113,12 @@ _Answer = bytes | int | None
 """Bytes; the number that came with *yes*; ``None`` for *no*."""
 
 
+def _refused() -> SandboxError:
+    return SandboxError("the sandbox stopped in the middle of another operation; the cache goes on, empty")
+
+
 def _refuse_call(*_: object) -> int:
-    raise SandboxError("the sandbox stopped in the middle of another operation; the cache goes on, empty")
+    raise _refused()
 
 
 class _Guest:
@@ -206,6 +210,9 @@ class _Lane:
         owner = None if guest.owner is None else guest.owner()
         if owner is not None:
             owner.give_up(guest)
+        if error == guest_calls.REFUSED:
+            # Before the thread whose operation trapped has come back.
+            return _refused()
         trap, self.args[_TRAP] = self.args[_TRAP], 0
         cause = take_error(error, trap)
         if owner is None and not isinstance(cause, Exception):
@@ -233,7 +240,7 @@ class _Lane:
         else was half done; what it says is believed only if no counter went back."""
         guest, args = self.guest, self.args
         args[0], args[2] = self.number, guest.cache
-        error = guest.calls.call(*self.parameters["stats"])
+        error = guest.calls.call_trapped(*self.parameters["stats"])
         trap, args[_TRAP] = args[_TRAP], 0
         if error or trap:
             take_error(error, trap)

@@ -29,6 +29,9 @@ SLOTS: Final = 8
 TRAP: Final = 2 * SLOTS
 """The number behind them: the place for wasmtime's pointer to a trap."""
 
+REFUSED: Final = -1
+"""In the place of an error: the guest has trapped in another thread's operation, and was not called."""
+
 _RELEASES_GIL: Final[Any] = ctypes.CFUNCTYPE
 # An interpreter without the C API has no function type that keeps the GIL, and takes the lock.
 _KEEPS_GIL: Final[Any] = getattr(ctypes, "PYFUNCTYPE", ctypes.CFUNCTYPE)
@@ -45,7 +48,9 @@ class GuestCalls(NamedTuple):
     """How to call into one guest."""
 
     call: Callable[..., int]
-    """Calls a function (``wasmtime_func_call_unchecked``); answers wasmtime's error, or 0."""
+    """Calls a function (``wasmtime_func_call_unchecked``); answers wasmtime's error, or 0, or that it was refused."""
+    call_trapped: Callable[..., int]
+    """Likewise, of a guest that has trapped, for what it still may be asked."""
     parameters: Callable[[str, int, int], tuple[object, ...]]
     """What that takes, for a function of this name and address and slots at this address. It keeps none of them."""
     memory_size: Callable[[], int]
@@ -59,18 +64,18 @@ def untimed(sandbox: Sandbox) -> GuestCalls:
     if CALLS_EXCLUDE_EACH_OTHER:
         gate = _new_gate(sandbox)
         if gate is not None:
-            return GuestCalls(gate.call, _take_name_into_account, gate.memory_size, gate)
+            return GuestCalls(gate.call, gate.call_trapped, _take_name_into_account, gate.memory_size, gate)
     call: Callable[..., int] = _KEEPS_GIL(ctypes.c_int64)(call_unchecked_address())
     parameters = _parameters_in(sandbox)
     if CALLS_EXCLUDE_EACH_OTHER:
-        return GuestCalls(call, parameters, sandbox.memory_size)
+        return GuestCalls(call, call, parameters, sandbox.memory_size)
     entrance = _new_entrance()
 
     def locked(*arguments: object) -> int:
         with entrance.lock:
             return call(*arguments)
 
-    return GuestCalls(locked, parameters, entrance.locked(sandbox.memory_size))
+    return GuestCalls(locked, locked, parameters, entrance.locked(sandbox.memory_size))
 
 
 def timed(sandbox: Sandbox, ticks: int) -> GuestCalls:
@@ -85,7 +90,7 @@ def timed(sandbox: Sandbox, ticks: int) -> GuestCalls:
             set_deadline(*deadline)
             return call(*arguments)
 
-    return GuestCalls(locked, _parameters_in(sandbox), entrance.locked(sandbox.memory_size))
+    return GuestCalls(locked, locked, _parameters_in(sandbox), entrance.locked(sandbox.memory_size))
 
 
 def _new_gate(sandbox: Sandbox) -> Any:

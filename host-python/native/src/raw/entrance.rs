@@ -12,6 +12,13 @@ pub struct Entrance {
     memory: usize,
 }
 
+/// What a call came to.
+pub struct Outcome {
+    /// wasmtime's error, or 0.
+    pub error: isize,
+    pub trapped: bool,
+}
+
 impl Entrance {
     /// `None`: they cannot be addresses.
     pub fn new(addresses: [usize; 4]) -> Option<Self> {
@@ -20,14 +27,18 @@ impl Entrance {
     }
 
     /// Calls a function. Nobody else may be inside of the guest.
-    pub fn call(&self, function: usize, slots: usize) -> usize {
+    pub fn call(&self, function: usize, slots: usize) -> Outcome {
         // SAFETY: the address is that of `wasmtime_func_call_unchecked`.
         let call = unsafe { std::mem::transmute::<usize, CallUnchecked>(self.call) };
         let slots = slots as *mut u64;
         // SAFETY: `function` is one of the store's, and `slots` a lane's array of TRAP + 1 numbers: both are kept by the
         // lane, which the caller in `_direct_channel.py` keeps during the call. The callers here see to it that nobody
         // else is inside, by the GIL or by the door's mark.
-        unsafe { call(self.context, function, slots, SLOTS, slots.add(TRAP).cast()) }
+        unsafe {
+            let trap = slots.add(TRAP);
+            let error = call(self.context, function, slots, SLOTS, trap.cast());
+            Outcome { error: error.cast_signed(), trapped: error != 0 || trap.read() != 0 }
+        }
     }
 
     /// Bytes of the guest's memory. Nobody else may be inside.
