@@ -199,10 +199,7 @@ def rebind(channel: Any, answer: int, data: str = "") -> None:
     functions = [exports[name] for name in names]
     guest.functions = {
         **guest.functions,
-        **{
-            name: ctypes.c_void_p(ctypes.addressof(function._func))
-            for name, function in zip(names, functions, strict=True)
-        },
+        **{name: ctypes.addressof(function._func) for name, function in zip(names, functions, strict=True)},
     }
     guest.kept = functions
     lane = _Lane(guest, hot.MAILBOX)
