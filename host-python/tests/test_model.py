@@ -19,6 +19,7 @@ from moka_wasm import Moka
 from moka_wasm._channel import UNLIMITED, CacheConfig, Channel, Entry
 from moka_wasm._component_channel import ComponentChannel
 from moka_wasm._direct_channel import DirectChannel
+from moka_wasm._sharded_channel import ShardedChannel, open_shards
 
 # Nanoseconds that an entry may expire before its deadline.
 RESOLUTION = 64
@@ -271,6 +272,11 @@ class DirectMachine(CacheMachine):
         return DirectChannel(config)
 
 
+class ShardedMachine(CacheMachine):
+    def open(self, config: CacheConfig) -> Channel:
+        return ShardedChannel(open_shards(config, 3))
+
+
 class SetBackMachine(DirectMachine):
     back = True
 
@@ -286,6 +292,7 @@ class MokaMachine(RuleBasedStateMachine):
     KEYS = st.sampled_from(["a", "b", "c", 1, 2.5, (1, "x"), None])
     VALUES = st.none() | st.integers() | st.text(max_size=5) | st.lists(st.integers(), max_size=3)
     LIVES = st.none() | st.sampled_from([0.5, 1, 2, 8])
+    shards = 1
 
     @initialize(
         capacity=st.none() | st.sampled_from([1, 3, 100]),
@@ -297,6 +304,9 @@ class MokaMachine(RuleBasedStateMachine):
     )
     def begin(self, capacity: Any, ttl: Any, tti: Any, policy: Any, listens: bool, limit: Any) -> None:
         self.now = 0.0
+        if capacity is not None:
+            # Each shard has at least 1.
+            capacity = max(capacity, self.shards)
         self.lossy = capacity is not None
         self.ttl, self.tti = ttl, tti
         self.told: list[Any] | None = [] if listens else None
@@ -304,7 +314,7 @@ class MokaMachine(RuleBasedStateMachine):
         self.stored = 0
         listener = (lambda *removal: self.told.append(removal)) if listens else None  # type: ignore[union-attr]
         self.cache: Moka[Any, Any] = Moka(
-            capacity, ttl, tti, listener, policy, memory_limit=limit, clock=lambda: self.now
+            capacity, ttl, tti, listener, policy, memory_limit=limit, clock=lambda: self.now, shards=self.shards
         )
         self.cache.get("absent")
 
@@ -426,6 +436,10 @@ class MokaMachine(RuleBasedStateMachine):
             assert stats.insertions == self.stored == len(self.told) + stats.entries  # type: ignore[arg-type]
 
 
+class ShardedMokaMachine(MokaMachine):
+    shards = 3
+
+
 FEW = settings(max_examples=50, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck))
 MANY = settings(max_examples=200, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -435,5 +449,9 @@ TestClockSetBack = SetBackMachine.TestCase
 TestClockSetBack.settings = MANY
 TestComponentChannel = ComponentMachine.TestCase
 TestComponentChannel.settings = FEW
+TestShardedChannel = ShardedMachine.TestCase
+TestShardedChannel.settings = MANY
 TestMoka = MokaMachine.TestCase
 TestMoka.settings = MANY
+TestShardedMoka = ShardedMokaMachine.TestCase
+TestShardedMoka.settings = MANY

@@ -7,20 +7,22 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 
 use crate::codec::{self, Writer};
-use crate::hot::{self, Attached, Fallbacks, NO_BYTES, REMOVALS_WAIT, YES, attached, fall_back, fall_back_with};
+use crate::hot::{self, Attached, Binding, Fallbacks, NO_BYTES, REMOVALS_WAIT, YES};
+use crate::hot::{attached, fall_back, fall_back_with};
 use crate::raw::{Answer, Arguments, Guest};
+use crate::sharded_batch;
 
 const ABSENT: u32 = u32::MAX;
 
 /// What precedes a key and a value: their lengths, the weight, 0, no ttl, no tti.
-const ENTRY_HEAD: usize = 32;
+pub const ENTRY_HEAD: usize = 32;
 
 /// The parts of requests, one for each key, in one piece.
-struct Parts {
+pub struct Parts {
     data: Vec<u8>,
     ends: Vec<usize>,
     /// Bytes that a request may have beside its count.
-    room: usize,
+    pub room: usize,
     scratch: Vec<u8>,
 }
 
@@ -64,13 +66,19 @@ impl Parts {
         })
     }
 
-    fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.ends.len()
     }
 
     /// Where the part of this number begins.
     fn start(&self, part: usize) -> usize {
         part.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or(0)
+    }
+
+    /// The part of this number; nothing, if there is none.
+    pub fn part(&self, part: usize) -> &[u8] {
+        let end = self.ends.get(part).copied().unwrap_or(0);
+        self.data.get(self.start(part)..end).unwrap_or(&[])
     }
 
     /// As many parts from this one on as a request takes, and their bytes.
@@ -83,54 +91,65 @@ impl Parts {
 }
 
 /// What a crossing came to.
-enum Crossed {
+pub enum Crossed {
     Bytes(Vec<u8>),
     Number(u32),
     /// What is left has to be done in Python.
     Unusual,
 }
 
-fn cross(
-    attached: &Attached,
+/// One crossing with these parts, which `write` puts into the mailbox.
+pub fn cross(
+    binding: &Binding,
     arguments: &Arguments<'_, '_>,
-    parts: &Parts,
-    first: usize,
+    count: usize,
+    write: impl FnOnce(&mut Writer<'_>) -> Option<()>,
     call: impl FnOnce(&Guest, usize, u64) -> Option<Answer>,
-) -> PyResult<(usize, Crossed)> {
-    const UNUSUAL: (usize, Crossed) = (0, Crossed::Unusual);
+) -> PyResult<Crossed> {
     let py = arguments.myself.py();
-    let Some((range, body)) = parts.request(first) else { return Ok(UNUSUAL) };
-    let binding = attached.binding.get();
-    let Some(now) = binding.now(py)? else { return Ok(UNUSUAL) };
-    let Some(busy) = binding.begin(py) else { return Ok(UNUSUAL) };
+    let Some(now) = binding.now(py)? else { return Ok(Crossed::Unusual) };
+    let Some(busy) = binding.begin(py) else { return Ok(Crossed::Unusual) };
     let borrowed = busy.guest();
-    let Some(guest) = borrowed.as_ref() else { return Ok(UNUSUAL) };
+    let Some(guest) = borrowed.as_ref() else { return Ok(Crossed::Unusual) };
     let written = guest.fill(|room| {
         let mut out = Writer::new(room);
-        out.put(&u32::try_from(range.len()).ok()?.to_le_bytes())?;
-        out.put(body)?;
+        out.put(&u32::try_from(count).ok()?.to_le_bytes())?;
+        write(&mut out)?;
         Some(out.length())
     });
-    let Some(length) = written else { return Ok(UNUSUAL) };
-    let Some(answer) = call(guest, length, now) else { return Ok(UNUSUAL) };
+    let Some(length) = written else { return Ok(Crossed::Unusual) };
+    let Some(answer) = call(guest, length, now) else { return Ok(Crossed::Unusual) };
     if !answer.trapped {
         if answer.upper == NO_BYTES | YES {
-            return Ok((range.len(), Crossed::Number(answer.lower)));
+            return Ok(Crossed::Number(answer.lower));
         }
         // Copied before any object is made that the garbage collector looks after: its finalizers may run the guest.
         if answer.upper < REMOVALS_WAIT
             && let Some(bytes) = guest.read(answer.lower as usize, answer.upper as usize, <[u8]>::to_vec)
         {
-            return Ok((range.len(), Crossed::Bytes(bytes)));
+            return Ok(Crossed::Bytes(bytes));
         }
     }
     drop(borrowed);
     let data = hot::finish(binding, arguments, answer)?;
     drop(busy);
     match data.cast_exact::<PyBytes>() {
-        Ok(bytes) if !answer.trapped => Ok((range.len(), Crossed::Bytes(bytes.as_bytes().to_vec()))),
-        _ => Ok(UNUSUAL),
+        Ok(bytes) if !answer.trapped => Ok(Crossed::Bytes(bytes.as_bytes().to_vec())),
+        _ => Ok(Crossed::Unusual),
     }
+}
+
+/// A crossing with the parts from this one on, and with how many of them. Not for a cache with shards.
+fn cross_from(
+    attached: &Attached,
+    arguments: &Arguments<'_, '_>,
+    parts: &Parts,
+    first: usize,
+    call: impl FnOnce(&Guest, usize, u64) -> Option<Answer>,
+) -> PyResult<(usize, Crossed)> {
+    let Some((range, body)) = parts.request(first) else { return Ok((0, Crossed::Unusual)) };
+    let count = range.len();
+    Ok((count, cross(attached.shard(0), arguments, count, |out| out.put(body), call)?))
 }
 
 /// The items, which may be a list that others change, or any iterable.
@@ -161,17 +180,19 @@ fn take_u32(data: &mut &[u8]) -> Option<u32> {
     Some(u32::from_le_bytes(*taken))
 }
 
-/// Puts what was found into the dict; how many keys were answered. `None`: the guest answers nonsense.
-fn unpack<'py>(
+/// Hands over what was found, with its number among the keys asked for; how many keys were answered. `None`: the guest
+/// answers nonsense.
+pub fn unpack<'py>(
     attached: &Attached,
-    keys: &[Bound<'py, PyAny>],
+    py: Python<'py>,
+    asked: usize,
     mut data: &[u8],
-    found: &Bound<'py, PyDict>,
+    mut take: impl FnMut(usize, Bound<'py, PyAny>) -> PyResult<()>,
 ) -> PyResult<Option<usize>> {
-    let py = found.py();
-    let Some(count) = take_u32(&mut data) else { return Ok(None) };
-    let Some(keys) = keys.get(..count as usize) else { return Ok(None) };
-    for key in keys {
+    let Some(count) = take_u32(&mut data).map(|count| count as usize).filter(|&count| count <= asked) else {
+        return Ok(None);
+    };
+    for number in 0..count {
         let Some(length) = take_u32(&mut data) else { return Ok(None) };
         if length == ABSENT {
             continue;
@@ -182,9 +203,15 @@ fn unpack<'py>(
             Some(value) => value,
             None => attached.loads.bind(py).call1((PyBytes::new(py, value),))?,
         };
-        found.set_item(key, value)?;
+        take(number, value)?;
     }
-    Ok(Some(keys.len()))
+    Ok(Some(count))
+}
+
+/// How many of the entries of one crossing are stored, unless the guest answers nonsense.
+pub fn stored(crossed: &Crossed, asked: usize) -> Option<usize> {
+    let Crossed::Bytes(bytes) = crossed else { return None };
+    take_u32(&mut bytes.as_slice()).map(|stored| stored as usize).filter(|&stored| stored <= asked)
 }
 
 pub fn get_many<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
@@ -199,14 +226,19 @@ pub fn get_many<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Bound<'py, PyAn
         Some(parts)
     });
     let Some(parts) = parts else { return rest(arguments, &keys, 0, |fallbacks| &fallbacks.get_many) };
+    if attached.shards() > 1 {
+        return sharded_batch::get_many(attached, arguments, &keys, &parts);
+    }
     let found = PyDict::new(keys.py());
     let slice: Vec<_> = keys.iter().collect();
     let mut done = 0;
     while done < parts.count() {
-        let (asked, crossed) = cross(attached, arguments, &parts, done, Guest::get_many)?;
+        let (asked, crossed) = cross_from(attached, arguments, &parts, done, Guest::get_many)?;
         let wanted = slice.get(done..done + asked).unwrap_or(&[]);
         let answered = match &crossed {
-            Crossed::Bytes(bytes) => unpack(attached, wanted, bytes, &found)?,
+            Crossed::Bytes(bytes) => unpack(attached, keys.py(), wanted.len(), bytes, |number, value| {
+                wanted.get(number).map_or(Ok(()), |key| found.set_item(key, value))
+            })?,
             _ => None,
         };
         match answered {
@@ -242,14 +274,13 @@ pub fn set_many<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Bound<'py, PyAn
         Some(parts)
     });
     let Some(parts) = parts else { return rest(arguments, &pairs, 0, |fallbacks| &fallbacks.set_many) };
+    if attached.shards() > 1 {
+        return sharded_batch::set_many(attached, arguments, &pairs, &parts);
+    }
     let mut done = 0;
     while done < parts.count() {
-        let (asked, crossed) = cross(attached, arguments, &parts, done, Guest::set_many)?;
-        let mut stored = None;
-        if let Crossed::Bytes(bytes) = &crossed {
-            let mut data = bytes.as_slice();
-            stored = take_u32(&mut data).map(|stored| stored as usize).filter(|&stored| stored <= asked);
-        }
+        let (asked, crossed) = cross_from(attached, arguments, &parts, done, Guest::set_many)?;
+        let stored = stored(&crossed, asked);
         done += stored.unwrap_or(0);
         if stored != Some(asked) {
             // Python tries the one that was refused once more, for the error and its text.
@@ -271,10 +302,13 @@ pub fn remove_many<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Bound<'py, P
         Some(parts)
     });
     let Some(parts) = parts else { return rest(arguments, &keys, 0, |fallbacks| &fallbacks.remove_many) };
+    if attached.shards() > 1 {
+        return sharded_batch::remove_many(attached, arguments, &keys, &parts);
+    }
     let mut removed: u64 = 0;
     let mut done = 0;
     while done < parts.count() {
-        let (asked, crossed) = cross(attached, arguments, &parts, done, Guest::remove_many)?;
+        let (asked, crossed) = cross_from(attached, arguments, &parts, done, Guest::remove_many)?;
         let Crossed::Number(number) = crossed else {
             let others = rest(arguments, &keys, done, |fallbacks| &fallbacks.remove_many)?;
             removed += others.extract::<u64>()?;

@@ -1,6 +1,7 @@
 //! The methods that replace those of `Moka`: what is common they do by themselves, the rest they leave to those.
 
 use std::cell::{Cell, Ref, RefCell};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::OnceLock;
 use std::time::Instant;
 
@@ -19,6 +20,8 @@ pub const REMOVALS_WAIT: u32 = 1 << 30;
 pub const YES: u32 = 1;
 /// In the place of a time: it stands still.
 const NOT_READ: u64 = u64::MAX;
+/// Bytes of a key of a cache with shards; what is longer goes the long way.
+const SHARDED_KEY: usize = 256;
 
 /// A channel's way into its guest, while it has one.
 #[pyclass(frozen, module = "moka_wasm._native")]
@@ -183,7 +186,10 @@ pub struct Hot {
 }
 
 pub struct Attached {
-    pub binding: Py<Binding>,
+    /// The only one, or that of the first shard.
+    binding: Py<Binding>,
+    /// Those of all shards by their numbers, if there are several.
+    shards: Box<[Py<Binding>]>,
     pub sets: bool,
     pub loads: Py<PyAny>,
     /// Its one item changes whenever a computation of single flight ends.
@@ -191,10 +197,53 @@ pub struct Attached {
 }
 
 impl Attached {
-    /// Bytes of the mailbox.
+    /// The binding of a key's shard; `None`: the key is left to Python.
+    #[inline]
+    fn binding_for(&self, write_key: &dyn Fn(&mut Writer<'_>) -> Option<()>) -> Option<&Binding> {
+        if self.shards.is_empty() { Some(self.binding.get()) } else { self.binding_of_shard(write_key) }
+    }
+
+    /// The key is written here to be hashed, and into its shard's mailbox once more: so what follows is the same code with
+    /// shards and without, and as fast without.
+    #[inline(never)]
+    fn binding_of_shard(&self, write_key: &dyn Fn(&mut Writer<'_>) -> Option<()>) -> Option<&Binding> {
+        let mut room = [0; SHARDED_KEY];
+        let mut out = Writer::new(&mut room);
+        write_key(&mut out)?;
+        let length = out.length();
+        Some(self.shard(self.shard_of(room.get(..length)?)))
+    }
+
+    /// How many shards there are.
+    pub fn shards(&self) -> usize {
+        self.shards.len().max(1)
+    }
+
+    /// The number of this key's shard.
+    pub fn shard_of(&self, key: &[u8]) -> usize {
+        (hash(key) % self.shards() as u64) as usize
+    }
+
+    /// The binding of the shard of this number.
+    pub fn shard(&self, number: usize) -> &Binding {
+        self.shards.get(number).unwrap_or(&self.binding).get()
+    }
+
+    /// Bytes of a mailbox.
     pub fn room(&self) -> Option<usize> {
         self.binding.get().inner.0.guest.borrow().as_ref().map(Guest::room)
     }
+}
+
+fn hash(key: &[u8]) -> u64 {
+    static KEYED_AT_RANDOM: OnceLock<RandomState> = OnceLock::new();
+    KEYED_AT_RANDOM.get_or_init(RandomState::new).hash_one(key)
+}
+
+/// What `_sharded_channel.py` takes, too. Whoever chooses keys cannot foresee it, and so not pile them up in one shard.
+#[pyfunction]
+pub fn shard_hash(key: &[u8]) -> u64 {
+    hash(key)
 }
 
 #[pymethods]
@@ -206,8 +255,20 @@ impl Hot {
     }
 
     /// Takes the short ways; `sets` says whether those of `set` too.
-    fn _attach(&self, binding: Py<Binding>, sets: bool, loads: Py<PyAny>, mark: Py<PyList>) {
-        drop(self.attached.set(Attached { binding, sets, loads, mark }));
+    fn _attach(
+        &self,
+        py: Python<'_>,
+        bindings: Vec<Py<Binding>>,
+        sets: bool,
+        loads: Py<PyAny>,
+        mark: Py<PyList>,
+    ) -> PyResult<()> {
+        let Some(binding) = bindings.first().map(|first| first.clone_ref(py)) else {
+            return Err(pyo3::exceptions::PyValueError::new_err("a cache has at least one binding"));
+        };
+        let shards = if bindings.len() == 1 { Box::default() } else { bindings.into_boxed_slice() };
+        drop(self.attached.set(Attached { binding, shards, sets, loads, mark }));
+        Ok(())
     }
 
     #[getter]
@@ -218,6 +279,7 @@ impl Hot {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         if let Some(attached) = self.attached.get() {
             visit.call(&attached.binding)?;
+            attached.shards.iter().try_for_each(|shard| visit.call(shard))?;
             visit.call(&attached.loads)?;
             visit.call(&attached.mark)?;
         }
@@ -375,11 +437,11 @@ pub enum Found<'py> {
 pub fn look_up<'py>(
     attached: &Attached,
     arguments: &Arguments<'_, 'py>,
-    write_key: impl FnOnce(&mut Writer<'_>) -> Option<()>,
+    write_key: impl Fn(&mut Writer<'_>) -> Option<()>,
     decode: bool,
 ) -> PyResult<Found<'py>> {
     let py = arguments.myself.py();
-    let binding = attached.binding.get();
+    let Some(binding) = attached.binding_for(&write_key) else { return Ok(Found::Unusual) };
     let Some(now) = binding.now(py)? else { return Ok(Found::Unusual) };
     let Some(busy) = binding.begin(py) else { return Ok(Found::Unusual) };
     let borrowed = busy.guest();
@@ -557,7 +619,7 @@ fn store(arguments: &Arguments<'_, '_>) -> PyResult<bool> {
     if !attached.sets {
         return Ok(false);
     }
-    let binding = attached.binding.get();
+    let Some(binding) = attached.binding_for(&|out| codec::write_key(out, key)) else { return Ok(false) };
     let Some(now) = binding.now(py)? else { return Ok(false) };
     let Some(busy) = binding.begin(py) else { return Ok(false) };
     let borrowed = busy.guest();

@@ -9,6 +9,7 @@ mod fork;
 mod gate;
 mod hot;
 mod raw;
+mod sharded_batch;
 
 #[pyo3::pymodule(gil_used = true)]
 mod _native {
@@ -19,5 +20,5 @@ mod _native {
     #[pymodule_export]
     use crate::gate::Gate;
     #[pymodule_export]
-    use crate::hot::{Binding, Hot, install};
+    use crate::hot::{Binding, Hot, install, shard_hash};
 }

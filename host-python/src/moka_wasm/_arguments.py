@@ -18,6 +18,8 @@ _LONGEST = 2**64 - 2
 _SECONDS_LIMIT = 2.0**64
 _HEAVIEST = 2**32 - 1
 _COUNT_LIMIT = 2**64 - 1
+_MOST_SHARDS = 256
+_LEAST_MEMORY = 1 << 20  # of a sandbox, in bytes
 # Added to the readings of a clock, which may be negative.
 _CLOCK_START = 2**63
 _LAST_READING = _COUNT_LIMIT - 1  # the guest takes a greater one for none
@@ -78,6 +80,30 @@ def _count(name: str, value: int | None) -> int | None:
         raise TypeError(f"{name} must be an int or None, got {type(value).__name__}")
     if not 0 <= value < _COUNT_LIMIT:
         raise ConfigError(f"{name} must be at least 0 and below 2**64 - 1, got {value}: use None for no bound")
+    return value
+
+
+def shards(value: int, capacity: int | None, memory_limit: int | None) -> int:
+    """The number of sandboxes that a cache is spread over, each with its part of the capacity and of the memory.
+
+    Raises:
+        ConfigError: It is out of range, or too large for the capacity or for the memory limit.
+        TypeError: It is no integer.
+    """
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"shards must be an int, got {type(value).__name__}")
+    if not 1 <= value <= _MOST_SHARDS:
+        raise ConfigError(f"shards must be from 1 to {_MOST_SHARDS}, got {value}: 1 is one sandbox, as without it")
+    if capacity is not None and 0 < capacity < value:
+        raise ConfigError(
+            f"capacity is split among the shards, at least 1 each: got capacity={capacity} and shards={value}; use a"
+            " larger capacity or fewer shards"
+        )
+    if memory_limit is not None and value > 1 and memory_limit // value < _LEAST_MEMORY:
+        raise ConfigError(
+            f"memory_limit is split among the shards, at least {_LEAST_MEMORY} bytes (1 MiB) each: got"
+            f" memory_limit={memory_limit} and shards={value}; use a larger memory_limit or fewer shards"
+        )
     return value
 
 

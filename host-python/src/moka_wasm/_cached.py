@@ -39,6 +39,7 @@ def cached(
     name: str | None = None,
     on_trap: OnTrap = "raise",
     operation_timeout: Duration | None = None,
+    shards: int = 1,
 ) -> Any:
     """Cache what a function answers: ``@cached``, ``@cached()`` or ``@cached(maxsize=1024, ttl=30)``.
 
@@ -73,6 +74,7 @@ def cached(
         name: The cache's name; by default the function's module and qualified name.
         on_trap: See ``Moka``. With "retry" a call whose look-up finds the sandbox stopped computes.
         operation_timeout: See ``Moka``. The decorated function's own time does not count.
+        shards: See ``Moka``; ``maxsize`` is the capacity.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -97,6 +99,7 @@ def cached(
         name,
         on_trap,
         operation_timeout,
+        shards,
     )
     keys = Keys(key_maker(typed, key))
 

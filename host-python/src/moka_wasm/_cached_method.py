@@ -43,6 +43,7 @@ def cached_method(
     name: str | None = None,
     on_trap: OnTrap = "raise",
     operation_timeout: Duration | None = None,
+    shards: int = 1,
 ) -> Any:
     """Cache what a method answers, for each instance by itself, without keeping the instance alive.
 
@@ -78,6 +79,7 @@ def cached_method(
         name,
         on_trap,
         operation_timeout,
+        shards,
     )
 
     def keys_of(cache: AnyMoka) -> Keys:

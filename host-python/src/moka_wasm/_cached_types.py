@@ -124,3 +124,4 @@ class Options(TypedDict, total=False):
     name: str | None
     on_trap: OnTrap
     operation_timeout: Duration | None
+    shards: int

@@ -114,7 +114,7 @@ _Answer = bytes | int | None
 
 
 def _refused() -> SandboxError:
-    return SandboxError("the sandbox stopped in the middle of another operation; the cache goes on, empty")
+    return SandboxError("the sandbox stopped in the middle of another operation; it goes on, empty")
 
 
 def _refuse_call(*_: object) -> int:
@@ -226,7 +226,7 @@ class _Lane:
             exception = kind(f"{why} while the cache was being opened")
             exception.__cause__ = cause
             return exception
-        exception = kind(f"{why} in the middle of the operation; the cache goes on, empty")
+        exception = kind(f"{why} in the middle of the operation; it goes on, empty")
         exception.__cause__ = cause
         self._save_counters()
         try:
@@ -613,6 +613,11 @@ class DirectChannel:
         return values
 
     def set_many(self, entries: Sequence[Entry], /) -> None:
+        for _ in self.store(entries):
+            pass
+
+    def store(self, entries: Sequence[Entry]) -> Iterator[int]:
+        """As :meth:`set_many`; tells after each crossing how many of them are stored."""
         if any(entry.ttl is not None or entry.tti is not None for entry in entries):
             self._expect_deadlines()
         position = 0
@@ -621,13 +626,16 @@ class DirectChannel:
             if count == 0:
                 self.set(*entries[position])
                 position += 1
+                yield position
                 continue
             stored, code = _STORED.unpack(self._bytes(self._operate("set_many", request, self._now())) or b"")
             position += stored
+            yield position
             if code:
                 # Once more by itself, for the error and its text.
                 self.set(*entries[position])
                 position += 1
+                yield position
 
     def remove_many(self, keys: Sequence[bytes], /) -> int:
         removed = 0

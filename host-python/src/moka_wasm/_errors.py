@@ -45,7 +45,7 @@ class RecursiveComputationError(MokaError, RuntimeError):
 class SandboxError(MokaError, RuntimeError):
     """The sandbox stopped in the middle of an operation (a trap), or answered what makes no sense.
 
-    After a trap it is replaced by an empty one with the same configuration: all entries are gone, and the cache goes
+    After a trap it is replaced by an empty one with the same configuration: its entries are gone, and the cache goes
     on. The operation that trapped raises this, as do those of other threads that were under way; later ones do not.
     ``__cause__`` is wasmtime's own exception. ``Moka(..., on_trap="retry")`` does the operation once more instead.
     """
@@ -53,7 +53,7 @@ class SandboxError(MokaError, RuntimeError):
 
 class OperationTimeoutError(SandboxError, TimeoutError):
     """An operation took longer than the cache's ``operation_timeout``, and the sandbox was stopped: as any
-    :class:`SandboxError`, the cache goes on, empty."""
+    :class:`SandboxError`, it goes on, empty."""
 
 
 class IncompatibleComponentError(MokaError, RuntimeError):

@@ -14,7 +14,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import wasmtime
@@ -131,14 +131,23 @@ def bind(binding: Any, guest: _Guest, lane: _Lane) -> None:
     binding.bind(lane, guest.calls.gate, addresses)
 
 
-def attach(cache: Any, channel: DirectChannel, serializer: object, *, sets: bool) -> None:
+def shard_hash() -> Callable[[bytes], int]:
+    """A hash that is keyed at random, so that nobody can choose keys that all go to one shard: if the extension is in
+    use its own, as it looks for keys by itself, else Python's."""
+    function: Callable[[bytes], int] = hash if _native is None else _native.shard_hash
+    return function
+
+
+def attach(cache: Any, channels: Sequence[DirectChannel], serializer: object, *, sets: bool) -> None:
     """Lets a new cache take the short ways, if they are there and it asks for nothing that they do not have.
 
     Args:
+        channels: The cache's one channel, or its shards, in the order of their numbers.
         sets: Whether for ``set``, too.
     """
     global _tested, _native
-    if _native is None or channel.binding is None or type(serializer) is not MessagePackSerializer:
+    bindings = [channel.binding for channel in channels]
+    if _native is None or None in bindings or type(serializer) is not MessagePackSerializer:
         return
     if not _tested:
         _tested = True
@@ -151,7 +160,7 @@ def attach(cache: Any, channel: DirectChannel, serializer: object, *, sets: bool
                 stacklevel=4,
             )
     if _native is not None:
-        cache._attach(channel.binding, sets, serializer.loads, cache._flights.latest)
+        cache._attach(bindings, sets, serializer.loads, cache._flights.latest)
 
 
 def cached_function(

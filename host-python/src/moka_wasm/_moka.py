@@ -18,13 +18,16 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, cast, overloa
 from . import _arguments as arguments
 from . import _hot as hot
 from ._channel import UNLIMITED, CacheConfig, Channel, Entry
-from ._direct_channel import DirectChannel
 from ._keys import decode_key, encode_key
 from ._listener import Listener
 from ._retrying_channel import RetryingChannel
+from ._sharded_channel import ShardedChannel, open_shards
 from ._single_flight import Request, ThreadFlights
 from ._stats import CacheStats
 from ._values import Serializer, resolve_serializer
+
+if TYPE_CHECKING:
+    from ._direct_channel import DirectChannel
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -66,13 +69,19 @@ class Moka(hot.Hot, MutableMapping[K, V]):
             "msgpack", "json", "bytes", "pickle", or an object with ``dumps`` and ``loads``.
         name: A name for people.
         on_trap: What an operation does in which the sandbox stops (a trap: a fault of the program inside). The sandbox
-            is replaced by an empty one either way, all entries are gone, and ``stats().restarts`` counts it. "raise": a
-            :class:`SandboxError`. "retry": the operation is done once more, on the empty cache, so that a look-up
-            misses and ``set`` stores; should the sandbox stop again and again, there is the error.
+            is replaced by an empty one either way, its entries are gone, and ``stats().restarts`` counts it. "raise": a
+            :class:`SandboxError`. "retry": the operation is done once more, on the empty one, so that a look-up misses
+            and ``set`` stores; should the sandbox stop again and again, there is the error.
         operation_timeout: How long one crossing into the sandbox may take; ``None`` for no limit. What takes longer is
             stopped, no earlier than that and usually within 40 ms after it, as if it had trapped; the error is an
             :class:`OperationTimeoutError`. Other threads run during operations of such a cache, each of which takes
             longer for it, also as the native extension is not used.
+        shards: Over how many sandboxes the cache is spread, from 1 to 256, by a hash of the keys: each has up to 4 GiB
+            of memory, and threads that run in parallel (in free-threaded Python, or during operations with a timeout)
+            wait for those in the same shard only. Capacity, statistics, iteration and listener are those of one cache.
+            But ``capacity`` and ``memory_limit`` are split evenly, at least 1 and 1 MiB for each: a shard evicts when
+            its own part is full, an entry that is heavier than its shard's part is removed at once, with cause "size",
+            and one that does not fit into its shard's memory is refused. A trap empties its own shard only.
 
     Raises:
         ValueError: An argument is out of range; the message names it.
@@ -114,6 +123,7 @@ class Moka(hot.Hot, MutableMapping[K, V]):
         name: str = "",
         on_trap: OnTrap = "raise",
         operation_timeout: Seconds | None = None,
+        shards: int = 1,
     ) -> None:
         self._config = CacheConfig(
             name=arguments.name(name),
@@ -135,10 +145,11 @@ class Moka(hot.Hot, MutableMapping[K, V]):
         )
         self._flights = ThreadFlights()
         retries = arguments.on_trap(on_trap) == "retry"
-        channel = DirectChannel(self._config)
-        self._use(RetryingChannel(channel) if retries else channel)
+        channels = open_shards(self._config, arguments.shards(shards, capacity, memory_limit))
+        parts = [RetryingChannel(channel) if retries else channel for channel in channels]
+        self._use(parts[0] if shards == 1 else ShardedChannel(parts))
         if eviction_listener is None:
-            hot.attach(self, channel, self._serializer, sets=weigher is None)
+            hot.attach(self, channels, self._serializer, sets=weigher is None)
 
     def _use(self, channel: Channel) -> None:
         self._channel = channel
@@ -269,7 +280,7 @@ class Moka(hot.Hot, MutableMapping[K, V]):
         return float("inf") if nanoseconds == UNLIMITED else nanoseconds / arguments.NANOSECONDS
 
     def get_many(self, keys: Iterable[K]) -> dict[K, V]:
-        """The live entries among these keys, in one crossing."""
+        """The live entries among these keys, in one crossing, or one for each shard."""
         wanted = list(keys)
         found = self._channel.get_many([encode_key(key) for key in wanted])
         self._notify()
@@ -281,10 +292,11 @@ class Moka(hot.Hot, MutableMapping[K, V]):
         ttl: Seconds | None = None,
         tti: Seconds | None = None,
     ) -> None:
-        """Stores all of these entries, in one crossing and in order.
+        """Stores all of these entries, in one crossing, or one for each shard, and in order.
 
         Everything is encoded and weighed first: a TypeError or a weigher's exception leaves the cache unchanged. If an
-        entry does not fit into the memory limit, those before it are stored.
+        entry does not fit into the memory limit, those before it are stored; of those after it, what belongs to other
+        shards may be, too.
         """
         ttl_ns, tti_ns = arguments.nanoseconds("ttl", ttl), arguments.nanoseconds("tti", tti)
         mapping = isinstance(entries, Mapping)
@@ -420,7 +432,7 @@ class Moka(hot.Hot, MutableMapping[K, V]):
     # What the extension uses.
 
     def _finish_hot(self, lane: Any, error: int) -> bytes | None:
-        return cast("DirectChannel | RetryingChannel", self._channel).finish_hot(lane, error)
+        return cast("DirectChannel | RetryingChannel | ShardedChannel", self._channel).finish_hot(lane, error)
 
     # What single flight and the decorators use.
 

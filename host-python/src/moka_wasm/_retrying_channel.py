@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from ._channel import Counters, Entry, KeyCursor, Removal
 from ._errors import SandboxError
 
 if TYPE_CHECKING:
-    from ._direct_channel import DirectChannel, _Lane
+    from ._direct_channel import DirectChannel, _Guest, _Lane
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -45,6 +45,10 @@ class RetryingChannel:
             if self._channel.goes_to(guest):
                 raise
             return None
+
+    def goes_to(self, guest: _Guest) -> bool:
+        """As the direct channel's."""
+        return self._channel.goes_to(guest)
 
     def get(self, key: bytes, /) -> bytes | None:
         return _retry(self._channel.get, key)
@@ -83,6 +87,13 @@ class RetryingChannel:
 
     def set_many(self, entries: Sequence[Entry], /) -> None:
         _retry(self._channel.set_many, entries)
+
+    def store(self, entries: Sequence[Entry]) -> Iterator[int]:
+        """As the direct channel's; after a trap from the first entry on."""
+        try:
+            yield from self._channel.store(entries)
+        except SandboxError:
+            yield from self._channel.store(entries)
 
     def remove_many(self, keys: Sequence[bytes], /) -> int:
         return _retry(self._channel.remove_many, keys)

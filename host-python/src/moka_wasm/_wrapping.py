@@ -50,6 +50,7 @@ class Settings:
     name: str | None
     on_trap: OnTrap
     operation_timeout: Duration | None
+    shards: int
 
     def open_cache(self, function: Callable[..., Any]) -> AnyMoka:
         """Open the cache of one decorated function."""
@@ -68,6 +69,7 @@ class Settings:
             name=f"{module}.{qualname}" if self.name is None else self.name,
             on_trap=self.on_trap,
             operation_timeout=self.operation_timeout,
+            shards=self.shards,
         )
 
 

@@ -28,6 +28,7 @@ def opened() -> None:
     Moka[str, int](100, 60, 30.5, None, "lru", None)
     Moka[str, int](100, ttl=timedelta(hours=1), tti=timedelta(minutes=1), policy="tiny_lfu")
     Moka[str, bytes](100, memory_limit=1 << 20, clock=lambda: 0.0, serializer="bytes", name="bytes")
+    Moka[str, int](100, shards=4)
     serializer: Serializer = Pickles()
     Moka[str, int](100, serializer=serializer)
     Moka[str, int](100, serializer=Pickles())
@@ -97,6 +98,7 @@ def mistaken(cache: Moka[str, int]) -> None:
     cache["key"] = "value"  # type: ignore[assignment]  # pyright: ignore[reportArgumentType]
     cache.set_many({"key": "value"})  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     cache.get_with("key", lambda: "value")  # type: ignore[arg-type,return-value]  # pyright: ignore[reportArgumentType]
+    Moka[str, int](100, shards="4")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     Moka[str, int](100, policy="fifo")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
@@ -108,7 +110,7 @@ def bare(amount: int, *, currency: str = "EUR") -> str:
     return f"{amount} {currency}"
 
 
-@cached(maxsize=1024, ttl=timedelta(minutes=5), wait_concurrent=True)
+@cached(maxsize=1024, ttl=timedelta(minutes=5), wait_concurrent=True, shards=4)
 def configured(amount: int, *, currency: str = "EUR") -> str:
     return f"{amount} {currency}"
 
@@ -138,7 +140,7 @@ class Rates:
     def of(self, amount: int) -> float:
         return amount * 1.5
 
-    @cached_method(maxsize=10)
+    @cached_method(maxsize=10, shards=2)
     async def later(self, amount: int) -> float:
         return amount * 1.5
 
