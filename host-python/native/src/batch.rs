@@ -19,27 +19,40 @@ pub const ENTRY_HEAD: usize = 32;
 
 /// The parts of requests, one for each key, in one piece.
 pub struct Parts {
+    /// What was written, and room for more.
     data: Vec<u8>,
     ends: Vec<usize>,
     /// Bytes that a request may have beside its count.
     pub room: usize,
-    scratch: Vec<u8>,
 }
 
+/// A guess at how many bytes a part has.
+const USUAL: usize = 32;
+
 impl Parts {
-    fn new(attached: &Attached) -> Option<Self> {
-        let room = attached.room()?;
-        Some(Parts { data: Vec::new(), ends: Vec::new(), room: room.checked_sub(4)?, scratch: vec![0; room] })
+    /// For about so many parts.
+    fn new(attached: &Attached, count: usize) -> Option<Self> {
+        let room = attached.room()?.checked_sub(4)?;
+        let data = vec![0; count.saturating_mul(USUAL).min(room)];
+        Some(Parts { data, ends: Vec::with_capacity(count), room })
     }
 
     /// `None`: it cannot be written here, or no mailbox takes it.
-    fn add(&mut self, write: impl FnOnce(&mut Writer<'_>) -> Option<()>) -> Option<()> {
-        let mut out = Writer::new(self.scratch.get_mut(..self.room)?);
-        write(&mut out)?;
-        let length = out.length();
-        self.data.extend_from_slice(self.scratch.get(..length)?);
-        self.ends.push(self.data.len());
-        Some(())
+    fn add(&mut self, write: impl Fn(&mut Writer<'_>) -> Option<()>) -> Option<()> {
+        let start = self.start(self.count());
+        loop {
+            let spare = self.data.get_mut(start..)?;
+            let enough = spare.len() >= self.room;
+            let mut out = Writer::new(if enough { spare.get_mut(..self.room)? } else { spare });
+            if write(&mut out).is_some() {
+                self.ends.push(start + out.length());
+                return Some(());
+            }
+            if enough {
+                return None;
+            }
+            self.data.resize(start + self.room, 0);
+        }
     }
 
     fn add_key(&mut self, key: &Bound<'_, PyAny>) -> Option<()> {
@@ -221,7 +234,7 @@ pub fn get_many<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Bound<'py, PyAn
         return fall_back(arguments, |fallbacks| &fallbacks.get_many);
     };
     let keys = items(&keys)?;
-    let parts = Parts::new(attached).and_then(|mut parts| {
+    let parts = Parts::new(attached, keys.len()).and_then(|mut parts| {
         keys.iter().try_for_each(|key| parts.add_key(&key))?;
         Some(parts)
     });
@@ -266,7 +279,7 @@ pub fn set_many<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Bound<'py, PyAn
         return fall_back(arguments, |fallbacks| &fallbacks.set_many);
     };
     let pairs = dict.items().to_tuple();
-    let parts = Parts::new(attached).and_then(|mut parts| {
+    let parts = Parts::new(attached, pairs.len()).and_then(|mut parts| {
         for pair in pairs.iter() {
             let pair = pair.cast_into_exact::<PyTuple>().ok()?;
             parts.add_entry(&pair.get_item(0).ok()?, &pair.get_item(1).ok()?)?;
@@ -297,7 +310,7 @@ pub fn remove_many<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Bound<'py, P
         return fall_back(arguments, |fallbacks| &fallbacks.remove_many);
     };
     let keys = items(&keys)?;
-    let parts = Parts::new(attached).and_then(|mut parts| {
+    let parts = Parts::new(attached, keys.len()).and_then(|mut parts| {
         keys.iter().try_for_each(|key| parts.add_key(&key))?;
         Some(parts)
     });

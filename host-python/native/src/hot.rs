@@ -431,6 +431,18 @@ pub enum Found<'py> {
     Unusual,
 }
 
+/// What was made of an answer while it was read.
+enum Read<'py> {
+    Object(Bound<'py, PyAny>),
+    /// It is still to be decoded.
+    Copy(Vec<u8>),
+}
+
+/// Room for a [`Read::Copy`]; it is taken out while it is in use.
+static SCRATCH: GilBound<Cell<Vec<u8>>> = GilBound(Cell::new(Vec::new()));
+/// More bytes are given back.
+const KEPT_SCRATCH: usize = 1 << 16;
+
 /// A look-up. `make` turns the answered bytes into an object without running Python code; if it cannot, the bytes are
 /// copied and given to `loads`.
 #[inline]
@@ -455,35 +467,35 @@ pub fn look_up<'py>(
     if answer.upper == NO_BYTES && !answer.trapped {
         return Ok(Found::Nothing);
     }
-    // Copied before any object is made that the garbage collector looks after: its finalizers may run the guest.
-    let mut small = [0; 256];
-    let mut large = Vec::new();
     if answer.upper < REMOVALS_WAIT && !answer.trapped {
-        let length = answer.upper as usize;
-        let read = guest.read(answer.lower as usize, length, |bytes| {
-            if decode && codec::is_leaf(bytes) {
-                if let Some(value) = codec::read_value(py, bytes) {
-                    return Some(value);
-                }
-            } else if !decode {
-                return Some(PyBytes::new(py, bytes).into_any());
+        let read = guest.read(answer.lower as usize, answer.upper as usize, |bytes| {
+            if !decode {
+                return Read::Object(PyBytes::new(py, bytes).into_any());
             }
-            match small.get_mut(..length) {
-                Some(small) => small.copy_from_slice(bytes),
-                None => large.extend_from_slice(bytes),
+            if codec::is_leaf(bytes)
+                && let Some(value) = codec::read_value(py, bytes)
+            {
+                return Read::Object(value);
             }
-            None
+            // Copied before any object is made that the garbage collector looks after: its finalizers may run the guest.
+            let mut copy = SCRATCH.0.take();
+            copy.clear();
+            copy.extend_from_slice(bytes);
+            Read::Copy(copy)
         });
         match read {
-            Some(Some(value)) => return Ok(Found::Value(value)),
-            Some(None) => {
+            Some(Read::Object(value)) => return Ok(Found::Value(value)),
+            Some(Read::Copy(copy)) => {
                 drop(borrowed);
                 drop(busy);
-                let copy = small.get(..length).unwrap_or(&large);
-                if let Some(value) = codec::read_value(py, copy) {
-                    return Ok(Found::Value(value));
+                let value = match codec::read_value(py, &copy) {
+                    Some(value) => Ok(value),
+                    None => attached.loads.bind(py).call1((PyBytes::new(py, &copy),)),
+                };
+                if copy.capacity() <= KEPT_SCRATCH {
+                    SCRATCH.0.set(copy);
                 }
-                return attached.loads.bind(py).call1((PyBytes::new(py, copy),)).map(Found::Value);
+                return value.map(Found::Value);
             }
             None => {}
         }
