@@ -48,7 +48,6 @@ impl<H> SharedBytes<H> {
     pub(crate) fn new(header: Option<H>, bytes: &[u8]) -> Self {
         let mark = if header.is_some() { HEADED } else { 0 };
         let length = u32::try_from(bytes.len()).ok().filter(|length| length & HEADED == 0);
-        #[expect(clippy::expect_used, reason = "the direct ABI takes fewer than 2^30 bytes, a wasm memory has hardly more")]
         let length = length.expect("fewer than 2^31 bytes");
         let start = Self::start(header.is_some());
         let layout = layout(start + bytes.len());
@@ -116,7 +115,6 @@ fn room(size: usize) -> usize {
 }
 
 fn layout(size: usize) -> Layout {
-    #[expect(clippy::expect_used, reason = "SharedBytes::new has checked it")]
     Layout::from_size_align(room(size), align_of::<Head>()).expect("fewer than 2^31 bytes")
 }
 

@@ -186,7 +186,10 @@ impl Value {
     }
 
     pub(crate) fn reservation(moka_weight: u32) -> Self {
-        Self(SharedBytes::new(Some(Attributes { reserves: true, ..Attributes::new(Term::UNLIMITED, moka_weight) }), &[]))
+        Self(SharedBytes::new(
+            Some(Attributes { reserves: true, ..Attributes::new(Term::UNLIMITED, moka_weight) }),
+            &[],
+        ))
     }
 
     /// The moka weight that it keeps room for, if it is a reservation.

@@ -120,7 +120,9 @@ def test_other_threads_run_during_a_long_operation(name: str) -> None:
     raise AssertionError("the operation holds the GIL")
 
 
-@pytest.mark.parametrize("operation", [lambda cache: cache.clear(), lambda cache: len(cache), lambda cache: list(cache)])
+@pytest.mark.parametrize(
+    "operation", [lambda cache: cache.clear(), lambda cache: len(cache), lambda cache: list(cache)]
+)
 def test_a_short_operation_keeps_the_gil(operation: Callable[[Moka[Any, Any]], object]) -> None:
     """On a small cache no operation lets the GIL go: to get it back may take longer than the operation."""
     cache: Moka[int, int] = Moka(None)

@@ -190,12 +190,7 @@ impl Guest {
             if trapped {
                 self.door.mark_as_trapped();
             }
-            Some(Answer {
-                trapped,
-                error,
-                upper: (answer >> 32) as u32,
-                lower: answer as u32,
-            })
+            Some(Answer { trapped, error, upper: (answer >> 32) as u32, lower: answer as u32 })
         }
     }
 }

@@ -655,7 +655,9 @@ class DirectChannel:
         """For :class:`_KeyCursor`; a guest that is no longer there has no more keys."""
         if guest is not self._guest:
             return []
-        page = self._bytes(self._operate_in(guest, _KEYS_NEXT_SOON if soon else "keys_next", cursor, limit, self._now()))
+        page = self._bytes(
+            self._operate_in(guest, _KEYS_NEXT_SOON if soon else "keys_next", cursor, limit, self._now())
+        )
         return [] if page is None else _unpack_keys(page)
 
     def close_keys(self, guest: _Guest, cursor: int) -> None:
