@@ -1,10 +1,10 @@
 """The call into a guest: who may be inside, and for how long.
 
-With the native extension a call that may be long (``clear``, ``run_pending``, a walk over the keys, ``stats``) lets the
-GIL go, so that other threads run meanwhile; those that want to use the same cache wait for its end, with the GIL let go
-(``native/src/gate.rs``). A short call holds the GIL, so that no other thread can be inside the same guest, and so do all
-calls without the extension, by ctypes. Where there is no GIL, and where every call lets it go so that the ticks of a
-timeout get through, a lock keeps the others out.
+A short call holds the GIL, so that no other thread can be inside the same guest. With the native extension a call that
+may be long (``clear``, ``run_pending``, a walk over the keys, ``stats``) lets the GIL go, so that other threads run
+meanwhile; those that want to use the same cache wait for its end, with the GIL let go (``native/src/gate.rs``). Without
+the extension, by ctypes, all calls hold the GIL. Where there is no GIL, and where every call lets it go so that the
+ticks of a timeout get through, a lock keeps the others out.
 
 The guest calls nobody back, so that Python code of the thread inside never runs meanwhile; between the bytecodes around
 the call it may (a signal handler, a finalizer), which is why the thread may take the lock again. A fork waits until
@@ -40,7 +40,7 @@ CALLS_EXCLUDE_EACH_OTHER: Final = (
     and hasattr(ctypes, "PYFUNCTYPE")
     and getattr(sys, "_is_gil_enabled", lambda: True)()
 )
-# What goes through all entries, or may have many to evict. Whether the GIL is let go depends on the guest's memory, too.
+# What goes through all entries, or may have many to evict; in a guest with little memory that is short all the same.
 _MAY_BE_LONG: Final = frozenset({"clear", "keys", "keys_close", "keys_next", "make_room", "run_pending", "stats"})
 
 
@@ -64,7 +64,7 @@ def untimed(sandbox: Sandbox) -> GuestCalls:
     if CALLS_EXCLUDE_EACH_OTHER:
         gate = _new_gate(sandbox)
         if gate is not None:
-            return GuestCalls(gate.call, gate.call_trapped, _take_name_into_account, gate.memory_size, gate)
+            return GuestCalls(gate.call, gate.call_trapped, _parameters_of_gate, gate.memory_size, gate)
     call: Callable[..., int] = _KEEPS_GIL(ctypes.c_int64)(call_unchecked_address())
     parameters = _parameters_in(sandbox)
     if CALLS_EXCLUDE_EACH_OTHER:
@@ -98,7 +98,7 @@ def _new_gate(sandbox: Sandbox) -> Any:
     return hot.gate(sandbox.store, addresses)
 
 
-def _take_name_into_account(name: str, function: int, slots: int) -> tuple[object, ...]:
+def _parameters_of_gate(name: str, function: int, slots: int) -> tuple[object, ...]:
     return function, slots, name in _MAY_BE_LONG
 
 
