@@ -26,7 +26,7 @@ EXTENSION := Cargo.toml Cargo.lock rust-toolchain.toml $(shell find host-python/
 export MOKA_CACHE_WASM := $(CURDIR)/$(COMPONENT)
 
 .PHONY: help run test lint fmt bench stress fuzz soak supply wheel component native clean
-.PHONY: test-fuzz test-wit test-rust test-rust-in-wasm test-imports test-python test-wheel test-host-rust test-node test-readme test-reproducible
+.PHONY: test-fuzz test-wit test-rust test-rust-in-wasm test-imports test-python test-soak test-wheel test-host-rust test-node test-readme test-reproducible
 
 help: ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 16
@@ -35,7 +35,7 @@ run: component native .venv/run ## build everything and run the example program
 	.venv/bin/python host-python/examples/quickstart.py
 
 # The cheap and general checks come first, those that need what others build later.
-test: lint test-wit test-rust test-rust-in-wasm component test-imports test-fuzz test-python test-wheel test-host-rust test-node test-readme test-reproducible ## every test and every check, of every language
+test: lint test-wit test-rust test-rust-in-wasm component test-imports test-fuzz test-python test-soak test-wheel test-host-rust test-node test-readme test-reproducible ## every test and every check, of every language
 	@echo "make test: all passed"
 
 lint: .tools/rust.env .venv/run .venv/test .venv/lint ## formatting, lints and types, of every language
@@ -64,7 +64,7 @@ supply: .tools/cargo-deny-$(CARGO_DENY) .venv/run ## licences and known vulnerab
 
 # Over ten million executions of all targets.
 fuzz: component native .tools/rust.env .venv/run .venv/fuzz ## fuzz the cache, the direct ABI and the codecs
-	scripts/fuzz $(or $(RUNS),5000000) $(or $(RUNS),500000)
+	scripts/fuzz $(or $(RUNS),2000000) $(or $(RUNS),8000000) $(or $(RUNS),500000)
 
 wheel: $(STAMPS)/wheel ## dist/moka_wasm-*.whl, which carry the component: one pure, one with the native extension
 
@@ -92,11 +92,14 @@ test-imports: $(COMPONENT) .tools/wasm-tools-$(WASM_TOOLS)
 
 # The codecs are fuzzed by the Python tests.
 test-fuzz: component native .tools/rust.env .venv/run .venv/fuzz
-	scripts/fuzz 50000 10000
+	scripts/fuzz 50000 50000 10000
 
 test-python: $(COMPONENT) $(NATIVE) .venv/run .venv/test
 	MOKA_WASM_PURE=1 .venv/bin/python -m pytest --extension unused host-python
 	.venv/bin/python -m pytest --extension used host-python
+
+test-soak: component native .venv/run
+	.venv/bin/python $(RELIABILITY)/soak.py --minutes 1
 
 test-wheel: $(STAMPS)/wheel
 	scripts/check-wheel

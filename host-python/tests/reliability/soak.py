@@ -86,6 +86,7 @@ class Load:
             Moka(1_000, policy="lru", ttl=0.5),
             Moka(None, memory_limit=8 << 20),
             Moka(2_000, eviction_listener=self._listen, tti=1.0),
+            Moka(3_000, shards=3),
         ]
         self._compute = cached(maxsize=500, ttl=0.2)(lambda number: [number] * 20)
         self._samples: list[list[float]] = [[] for _ in range(threads)]
