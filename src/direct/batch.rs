@@ -8,6 +8,9 @@ use crate::{Cache, Cause, KeyCursor, Stats};
 /// An answer ends once it is longer than this: it takes of the memory that the cache itself may need.
 const ENOUGH: usize = 32 << 10;
 
+/// A guess at how many bytes a value takes in an answer.
+const USUAL: usize = 32;
+
 /// A page of keys ends once it is longer than this.
 const ENOUGH_KEYS: usize = 256 << 10;
 
@@ -71,6 +74,8 @@ pub(crate) fn get_many(cache: &mut Cache, request: &[u8]) -> Result<Reply, Error
     let mut reader = Reader::new(request);
     let count = reader.u32()?;
     let mut answer = vec![0; 4];
+    // Without memory for all of them at once, it grows as far as there is some.
+    drop(answer.try_reserve(ENOUGH.min((count as usize).saturating_mul(USUAL))));
     let mut answered = 0;
     while answered < count && answer.len() <= ENOUGH {
         let value = cache.get(reader.key()?);
