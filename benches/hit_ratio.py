@@ -20,6 +20,8 @@ from table import Goal, Row
 
 POLICIES = ("tiny_lfu", "lru")
 MODULES = ("moka_wasm", "moka_py")
+OLTP = "OLTP"
+OLTP_CAPACITIES = (250, 500, 1000, 2000)
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,16 @@ def workloads(options: Options) -> list[Workload]:
     suffix = ", first 100,000 requests" if options.quick else ""
     found = [Workload(f"Zipf 0.99{suffix}", (1000,) if options.quick else (1000, 10_000), None, limit)]
     if (options.traces / traces.OLTP_FILE).is_file():
-        capacities = (1000,) if options.quick else (250, 1000, 2000)
-        found.insert(0, Workload(f"OLTP{suffix}", capacities, options.traces, limit))
+        capacities = (1000,) if options.quick else OLTP_CAPACITIES
+        found.insert(0, Workload(f"{OLTP}{suffix}", capacities, options.traces, limit))
     else:
         progress(f"skipped: hit ratios on OLTP, as there is no {traces.OLTP_FILE} in {options.traces} (see --traces)")
     return found
+
+
+def title(workload: str, capacity: int, policy: str) -> str:
+    """What a row is called in the table."""
+    return f"hit ratio, {workload}, capacity {capacity:,}, {policy}"
 
 
 def section(options: Options) -> Iterator[Row]:
@@ -89,6 +96,4 @@ def section(options: Options) -> Iterator[Row]:
         for (name, capacity, policy), futures in rows.items():
             progress(f"hit ratio, {name}, capacity {capacity}, {policy}, {runs} runs")
             ours, theirs = ([future.result() for future in futures[module]] for module in MODULES)
-            yield Row(
-                f"hit ratio, {name}, capacity {capacity:,}, {policy}", "moka-py", ours, theirs, "%", Goal(0.5, 0.5)
-            )
+            yield Row(title(name, capacity, policy), "moka-py", ours, theirs, "%", Goal(0.5, 0.5))

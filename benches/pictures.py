@@ -9,14 +9,16 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import matplotlib as mpl
 
 mpl.use("Agg")
+from hit_ratio import OLTP, OLTP_CAPACITIES, POLICIES, title
 from matplotlib import pyplot as plt
 from matplotlib.ticker import FuncFormatter
+from memory import COUNTS, MEASURES, what
 from section import PROJECT
 from sizes import SIZES
 
@@ -28,7 +30,18 @@ Rows = Sequence[dict[str, Any]]
 
 
 def _axes(width: float, height: float) -> tuple[Any, Any]:
-    figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
+    figure, (axes,) = _panels(width, height, 1)
+    return figure, axes
+
+
+def _panels(width: float, height: float, count: int) -> tuple[Any, list[Any]]:
+    figure, panels = plt.subplots(1, count, figsize=(width, height), layout="constrained", squeeze=False)
+    for axes in panels[0]:
+        _ink(axes)
+    return figure, list(panels[0])
+
+
+def _ink(axes: Any) -> None:
     axes.tick_params(colors=INK, which="both")
     for side, spine in axes.spines.items():
         spine.set_color(INK)
@@ -36,7 +49,6 @@ def _axes(width: float, height: float) -> tuple[Any, Any]:
     axes.xaxis.label.set_color(INK)
     axes.yaxis.label.set_color(INK)
     axes.title.set_color(INK)
-    return figure, axes
 
 
 def ratios(rows: Rows, path: Path) -> None:
@@ -79,19 +91,60 @@ def sizes(rows: Rows, path: Path) -> None:
     figure.savefig(path, transparent=True, dpi=140)
 
 
+def entries(rows: Rows, path: Path) -> None:
+    """What an entry takes, and how long the garbage collector does, by how many entries there are."""
+    figure, panels = _panels(9, 3.6, 2)
+    ticks = {"memory": "bytes an entry, key and value included", "gc": "milliseconds of gc.collect()"}
+    for axes, (measure, label) in zip(panels, ticks.items(), strict=True):
+        for side, name, color in (("ours", "moka-wasm", OURS), ("theirs", "moka-py", PEER)):
+            figures = [
+                median(row[side]) / (count if measure == "memory" else 1e6)
+                for count in COUNTS
+                for row in rows
+                if row["operation"] == f"{what(count, 'list')}: {MEASURES[measure]}"
+            ]
+            axes.plot(COUNTS, figures, marker="o", color=color, label=name)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:,.0f}"))
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("entries, dicts with a list each")
+        axes.set_ylabel(label)
+        axes.legend(frameon=False, labelcolor=INK)
+    figure.savefig(path, transparent=True, dpi=140)
+
+
+def hit_ratios(rows: Rows, path: Path) -> None:
+    """The hit ratio on a recorded trace, by capacity; nothing, if there was no trace."""
+    if not any(row["operation"].startswith(f"hit ratio, {OLTP}") for row in rows):
+        return
+    figure, axes = _axes(7, 4)
+    for policy, style in zip(POLICIES, ("-", "--"), strict=True):
+        names = {title(OLTP, capacity, policy): capacity for capacity in OLTP_CAPACITIES}
+        found = [row for row in rows if row["operation"] in names]
+        places = [names[row["operation"]] for row in found]
+        for side, name, color, mark in (("theirs", "moka-py", PEER, "s"), ("ours", "moka-wasm", OURS, "o")):
+            ratios = [mean(row[side]) for row in found]
+            axes.plot(places, ratios, style, marker=mark, color=color, label=f"{name}, {policy}")
+    axes.set_xlabel(f"capacity, entries ({OLTP} trace)")
+    axes.set_ylabel("hits, % of the requests")
+    axes.legend(frameon=False, labelcolor=INK)
+    figure.savefig(path, transparent=True, dpi=140)
+
+
 def draw(results: Path, folder: Path) -> list[Path]:
     """Draws all pictures of these results.
 
     Args:
-        results: What ``run.py`` wrote, with the sections ``operations``, ``peers`` and ``sizes``.
+        results: What ``run.py`` wrote, of all sections.
         folder: Made if it is not there.
     """
     rows = json.loads(results.read_text())["rows"]
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = {folder / "ratios.png": ratios, folder / "sizes.png": sizes}
-    for path, picture in pictures.items():
+    pictures = {"ratios": ratios, "sizes": sizes, "entries": entries, "hit-ratios": hit_ratios}
+    paths = {folder / f"{name}.png": picture for name, picture in pictures.items()}
+    for path, picture in paths.items():
         picture(rows, path)
-    return list(pictures)
+    return [path for path in paths if path.exists()]
 
 
 def main() -> None:

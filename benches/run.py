@@ -1,7 +1,8 @@
 """Measures moka_wasm beside other caches: ``make bench``, or ``python benches/run.py --help``.
 
 Prints the machine and the versions, then one row a comparison, and writes all of it, with the figures of every round,
-to ``target/bench/``. With MOKA_WASM_PURE=1 in the environment it measures the package without its native extension.
+to ``target/bench/``. A whole run also draws the pictures in ``bench/``. With MOKA_WASM_PURE=1 in the environment it
+measures the package without its native extension, and draws none.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import machine
 import memory
 import operations
 import peers
+import pictures
 import sizes
 import startup
 import threads
@@ -91,6 +93,9 @@ def main() -> None:
     (arguments.output / f"{stem}.json").write_text(json.dumps(results, indent=1) + "\n")
     (arguments.output / f"{stem}.md").write_text("\n\n".join([*documents, summary]) + "\n")
     progress(f"written: {arguments.output / stem}.json and .md")
+    if stem == "results" and not os.environ.get("MOKA_WASM_PURE"):
+        for path in pictures.draw(arguments.output / "results.json", PROJECT / "bench"):
+            progress(f"drawn: {path}")
 
 
 if __name__ == "__main__":
