@@ -346,8 +346,14 @@ def test_a_fork_meanwhile() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_fork_at_the_very_moment() -> None:
-    """A thread that forks as soon as a long operation has let the GIL go gets a child with a whole cache."""
+    """A fork as soon as another thread's long operation has let the GIL go gives a child with a whole cache."""
     cache = filled()
+    begun = threading.Lock()
+    begun.acquire()
+
+    def work() -> None:
+        begun.release()
+        cache.clear()
 
     def child() -> None:
         assert len(cache) == 0
@@ -355,7 +361,12 @@ def test_a_fork_at_the_very_moment() -> None:
         assert cache["k"] == 1
 
     for _ in range(3):
-        assert Meanwhile(lambda: in_child(child)).run(cache.clear) == 0
+        threads = Threads()
+        threads.start(work)
+        # The GIL comes back only once that thread is inside.
+        begun.acquire()
+        assert in_child(child) == 0
+        assert threads.join() == [None]
         cache.set_many(NUMBERS)
 
 
