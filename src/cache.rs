@@ -281,6 +281,8 @@ impl Cache {
             if memory::holds_empty_cache() {
                 // Its tables are as small as can be.
                 self.start_anew();
+            } else {
+                clock::catch_up_with_moka();
             }
         });
     }
@@ -450,13 +452,16 @@ impl Cache {
         }
         if self.budget.is_some() && memory::can_evict() {
             // What is left in the way are moka's own tables.
-            for (key, value) in self.take_all() {
-                self.shared.report(key, value, Cause::Size);
-            }
-            self.shared.drop_log();
-            reclaim();
+            memory::with_reserve(|| {
+                for (key, value) in self.take_all() {
+                    self.shared.report(key, value, Cause::Size);
+                }
+                self.shared.drop_log();
+                reclaim();
+            });
             // The new tables are made while the old ones are still there.
             if !memory::holds_empty_cache() {
+                clock::catch_up_with_moka();
                 return Err(SetError::OutOfMemory);
             }
             self.start_anew();
@@ -472,12 +477,14 @@ impl Cache {
         while self.map.contains_key(unused.as_slice()) {
             unused.push(0);
         }
-        for weight in [0, weight] {
-            self.map.insert(Key::new(&unused, self.hash), Value::reservation(weight));
-            self.map.run_pending_tasks();
-        }
-        self.map.invalidate(unused.as_slice());
-        self.run_pending_tasks();
+        memory::with_reserve(|| {
+            for weight in [0, weight] {
+                self.map.insert(Key::new(&unused, self.hash), Value::reservation(weight));
+                self.map.run_pending_tasks();
+            }
+            self.map.invalidate(unused.as_slice());
+            self.run_pending_tasks();
+        });
     }
 
     /// moka's time ends; before it does, the entries move into a new moka cache.

@@ -47,7 +47,7 @@ struct State {
     last: [Option<u64>; 2],
     /// Guest time as moka is to see it, where that is not `now`.
     shown: Option<u64>,
-    /// Added to [`moka_time`], in its nanoseconds.
+    /// Added to [`moka_time`], in its nanoseconds; fewer than make a nanosecond of guest time.
     tick: u32,
 }
 
@@ -87,10 +87,23 @@ pub fn moka_time() -> (u64, u32) {
 
 /// Runs `work` with moka's time one of its nanoseconds further, so that what was set just now lies before it.
 pub(crate) fn with_moka_ahead<T>(work: impl FnOnce() -> T) -> T {
-    STATE.set(State { tick: 1, ..STATE.get() });
+    let tick = STATE.get().tick;
+    STATE.set(State { tick: tick + 1, ..STATE.get() });
     let result = work();
-    STATE.set(State { tick: 0, ..STATE.get() });
+    STATE.set(State { tick, ..STATE.get() });
     result
+}
+
+/// Moves moka's time on by the one nanosecond that it was [ahead](with_moka_ahead): what is set from now on does not lie
+/// before it, even if the caller's clock stands still.
+pub(crate) fn catch_up_with_moka() {
+    let mut state = STATE.get();
+    state.tick += 1;
+    if u64::from(state.tick) == STRETCH {
+        state.tick = 0;
+        state.now = state.now.saturating_add(1).min(NEVER - 1);
+    }
+    STATE.set(state);
 }
 
 /// Runs `work` with moka's time no later than this.
@@ -143,6 +156,18 @@ mod tests {
         advance(Source::Caller, 0);
         advance(Source::Caller, u64::MAX);
         assert_eq!(now(), NEVER - 1, "and it ends before never");
+    }
+
+    #[test]
+    fn what_comes_after_being_ahead_is_not_before_it() {
+        let start = now();
+        for count in 1..=3 * STRETCH {
+            let ahead = with_moka_ahead(moka_time);
+            assert!(moka_time() < ahead);
+            catch_up_with_moka();
+            assert_eq!(moka_time(), ahead);
+            assert_eq!(now(), start + count / STRETCH);
+        }
     }
 
     #[test]

@@ -163,9 +163,15 @@ def test_clearing_with_all_memory_used_up(config: dict[str, Any]) -> None:
     assert channel.get(b"k") == b"v"
 
 
-@pytest.mark.parametrize("size", [300_000, 40_000], ids=["too large", "out of memory"])
-def test_refusals_take_no_memory(size: int) -> None:
-    """However many operations were refused, even if their exceptions are kept, the guest's memory is the cache's."""
+@pytest.mark.parametrize(
+    ("size", "rooms"),
+    [(300_000, ()), *((40_000, rooms) for rooms in [(100_000, 20_000), (100_000, 30_000), (100_000, 20_000, 9_000)])],
+    ids=["too large", "out of memory", "tables stay", "eviction has little memory"],
+)
+def test_refusals_take_no_memory(size: int, rooms: tuple[int, ...]) -> None:
+    """However many operations were refused, even if their exceptions are kept, the guest's memory is the cache's: once
+    others have given back what they took, in pieces of this room, everything can be stored, on a clock that stands still.
+    """
     channel = DirectChannel(CacheConfig(memory_limit=MIB, policy="lru", clock=Steps()))
     assert channel._guest is not None
     for number in range(1000):
@@ -176,10 +182,9 @@ def test_refusals_take_no_memory(size: int) -> None:
         while True:
             taken.append(_Lane(channel._guest, room))  # type: ignore[arg-type]
 
-    if size < 100_000:
-        for room in (100_000, 20_000):
-            with pytest.raises(GuestMemoryError):
-                take_all(room)
+    for room in rooms:
+        with pytest.raises(GuestMemoryError):
+            take_all(room)
     before = len(channel._guest.free_lanes)
     kept: list[Exception] = []
     gc.disable()
