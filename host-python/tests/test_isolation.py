@@ -173,7 +173,7 @@ def test_nothing_of_the_process_gets_in(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def open_files() -> set[str]:
-    """What this process has open, where the system tells. Nameless files are wasmtime's own, one for each module, and so
+    """What this process has open, where the system tells. Nameless files are wasmtime's own, one a module, and so
     are those in its folder of compiled code, which a thread of its own looks after."""
     found: set[str] = set()
     folder = Path("/proc/self/fd")

@@ -170,7 +170,7 @@ def test_clearing_with_all_memory_used_up(config: dict[str, Any]) -> None:
 )
 def test_refusals_take_no_memory(size: int, rooms: tuple[int, ...]) -> None:
     """However many operations were refused, even if their exceptions are kept, the guest's memory is the cache's: once
-    others have given back what they took, in pieces of this room, everything can be stored, on a clock that stands still.
+    others have given back what they took, in pieces of this room, all can be stored, on a clock that stands still.
     """
     channel = DirectChannel(CacheConfig(memory_limit=MIB, policy="lru", clock=Steps()))
     assert channel._guest is not None
