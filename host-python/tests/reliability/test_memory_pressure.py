@@ -165,7 +165,7 @@ def test_clearing_with_all_memory_used_up(config: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("size", "rooms"),
-    [(300_000, ()), *((40_000, rooms) for rooms in [(100_000, 20_000), (100_000, 30_000), (100_000, 20_000, 9_000)])],
+    [(300_000, ()), *((100_000, rooms) for rooms in [(100_000, 20_000), (100_000, 30_000), (100_000, 20_000, 9_000)])],
     ids=["too large", "out of memory", "tables stay", "eviction has little memory"],
 )
 def test_refusals_take_no_memory(size: int, rooms: tuple[int, ...]) -> None:
