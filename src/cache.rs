@@ -285,6 +285,7 @@ impl Cache {
                 clock::catch_up_with_moka();
             }
         });
+        memory::keep_reserve();
     }
 
     /// Whether there is memory for [`Self::keys`], which cannot be refused any.

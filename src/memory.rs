@@ -188,11 +188,14 @@ pub(crate) fn keep_reserve() {
     KEPT.set(kept);
 }
 
-/// Runs `work` with the memory that is kept for such work.
+/// Runs `work` with the memory that is kept for such work, if some is: where there was none to keep, what `work` frees is
+/// needed for more than to be kept.
 pub(crate) fn with_reserve<T>(work: impl FnOnce() -> T) -> T {
-    drop(KEPT.take());
+    let kept = KEPT.take().capacity() > 0;
     let result = work();
-    keep_reserve();
+    if kept {
+        keep_reserve();
+    }
     result
 }
 
