@@ -39,9 +39,9 @@ _NONE: Final = 2**64 - 1
 _LANES: Final = 256
 
 # The upper half of an answer: flags, and a length or a kind.
-_NO_BYTES: Final = 1 << 31
-_REMOVALS_WAIT: Final = 1 << 30
-_LENGTH: Final = _REMOVALS_WAIT - 1
+NO_BYTES: Final = 1 << 31
+REMOVALS_WAIT: Final = 1 << 30
+_LENGTH: Final = REMOVALS_WAIT - 1
 _NO, _YES, _ERROR = 0, 1, 2
 
 _LENGTH_LIMIT: Final = 1 << 30
@@ -138,6 +138,7 @@ class _Guest:
             self.calls = guest_calls.timed(self.sandbox, ticks(timeout))
         self.call = self.calls.call
         self.memory = self.sandbox.memory
+        self.address_space = self.sandbox.address_space
         self.size = self.sandbox.memory_size()
         self._functions = {name: self.sandbox.function(f"moka_{name}") for name in _FUNCTIONS}
         self.functions = {name: ctypes.addressof(function) for name, function in self._functions.items()}
@@ -159,10 +160,35 @@ class _Guest:
                 raise SandboxError(f"the guest answered bytes up to {end}, but has memory up to {self.size} only")
 
 
-class _Lane:
-    """One operation's own way in and out: a mailbox, argument slots, and prepared arguments for each function."""
+def _slots() -> tuple[ctypes.Array[ctypes.c_uint64], memoryview, memoryview]:
+    """Slots for arguments, answer and trap, which the views keep: as numbers of 64 bits, and of 32."""
+    # wasmtime_val_raw_t is 16 bytes wide, the value in its lower half.
+    raw = (ctypes.c_uint64 * (_TRAP + 1))()
+    view = memoryview(raw).cast("B")
+    return raw, view.cast("Q"), view.cast("I")
 
-    __slots__ = ("__weakref__", "address", "args", "guest", "mailbox", "number", "parameters", "raw", "room", "words")
+
+class _Lane:
+    """One operation's own way in and out: a mailbox, argument slots, and prepared arguments for each function.
+
+    ``get`` has slots of its own, in which the cache's handle stays, and as its time that the clock was not read.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "address",
+        "args",
+        "get_args",
+        "get_parameters",
+        "get_words",
+        "guest",
+        "mailbox",
+        "number",
+        "parameters",
+        "raw",
+        "room",
+        "words",
+    )
 
     def __init__(self, guest: _Guest, room: int = _MAILBOX) -> None:
         try:
@@ -170,15 +196,17 @@ class _Lane:
         except IndexError:
             raise SandboxError(f"more than {_LANES} operations of one cache are under way at once") from None
         self.guest = guest
-        # wasmtime_val_raw_t is 16 bytes wide, the value in its lower half.
-        self.raw = (ctypes.c_uint64 * (_TRAP + 1))()
-        self.args = memoryview(self.raw).cast("B").cast("Q")
-        self.words = memoryview(self.raw).cast("B").cast("I")
-        where, prepare = ctypes.addressof(self.raw), guest.calls.parameters
+        prepare = guest.calls.parameters
+        self.raw, self.args, self.words = _slots()
+        where = ctypes.addressof(self.raw)
         self.parameters = {name: prepare(name, function, where) for name, function in guest.functions.items()}
+        get_raw, self.get_args, self.get_words = _slots()
+        self.get_parameters = prepare("get", guest.functions["get"], ctypes.addressof(get_raw))
+        self.get_args[6] = _NONE
+        self.get_args[2] = guest.cache
         self.address = 0
         self.room = 0
-        self.mailbox = guest.memory[:0]
+        self.mailbox: Any = (ctypes.c_char * 0)()
         # An operation that was interrupted on the lane of this number may have left a large mailbox behind.
         self.resize(0)
         self.resize(room)
@@ -244,7 +272,7 @@ class _Lane:
         trap, args[_TRAP] = args[_TRAP], 0
         if error or trap:
             take_error(error, trap)
-        elif self.words[1] & ~_REMOVALS_WAIT == _STATS.size:
+        elif self.words[1] & ~REMOVALS_WAIT == _STATS.size:
             with contextlib.suppress(SandboxError):
                 counted = Counters(*_STATS.unpack(self.read(_STATS.size)))
                 pairs = zip(totals(guest.counted), totals(counted), strict=True)
@@ -261,7 +289,8 @@ class _Lane:
         if not address:
             raise GuestMemoryError(f"the sandbox has no memory for {size} bytes of key and value: store less")
         self.guest.check(address + size)
-        self.mailbox = self.guest.memory[address : address + size]
+        # Its `value` takes bytes without a slice being made.
+        self.mailbox = (ctypes.c_char * size).from_buffer(self.guest.address_space, address)
         self.address = address
         self.room = size
 
@@ -277,7 +306,7 @@ class _Lane:
         length = len(data)
         if length > self.room:
             self.expand(length, lanes)
-        self.mailbox[:length] = data
+        self.mailbox.value = data
         return length
 
     def expand(self, size: int, lanes: list[_Lane]) -> None:
@@ -300,7 +329,8 @@ class _Lane:
         end = start + length
         if end > self.guest.size:
             self.guest.check(end)
-        return self.guest.memory[start:end].tobytes()
+        answered: bytes = self.guest.address_space[start:end]
+        return answered
 
     def failure(self) -> Exception:
         """The exception for the error that the last call answered."""
@@ -327,9 +357,9 @@ def _open_guest(config: CacheConfig, now: Callable[[], int]) -> tuple[_Guest, _L
     numbers = (config.capacity, config.ttl, config.tti, config.memory_limit)
     policy = ("tiny_lfu", "lru").index(config.policy)
     fields = _CONFIG.pack(*map(_or_none, numbers), policy, config.removal_log)
-    if lane.call("open", lane.write(fields + config.name.encode("utf-8", "replace"), []), now()) != _NO_BYTES | _YES:
+    if lane.call("open", lane.write(fields + config.name.encode("utf-8", "replace"), []), now()) != NO_BYTES | _YES:
         raise lane.failure()
-    guest.cache = lane.words[0]
+    guest.cache = lane.get_args[2] = lane.words[0]
     return guest, lane
 
 
@@ -344,14 +374,16 @@ class DirectChannel:
         self._lanes: list[_Lane] = []
         self._closed = False
         # The extension's calls keep the GIL, and no tick would get through.
-        timed = config.ttl is not None or config.tti is not None or config.clock is not None
-        self.binding = hot.binding(config.clock, timed) if config.operation_timeout is None else None
+        self.timed = config.ttl is not None or config.tti is not None or config.clock is not None
+        """Whether ``get`` has to tell the guest the time: as long as no entry has a deadline, no clock is read."""
+        self.binding = hot.binding(config.clock, self.timed) if config.operation_timeout is None else None
         """The extension's way into the guest, if there is the extension."""
         guest, lane = _open_guest(self._config, self._now)
         self._begin(guest, [lane])
 
     def _expect_deadlines(self) -> None:
-        """An entry is about to get one of its own: from now on the extension tells the guest the time."""
+        """An entry is about to get one of its own: from now on the guest is told the time."""
+        self.timed = True
         if self.binding is not None:
             self.binding.heed_time()
 
@@ -437,9 +469,9 @@ class DirectChannel:
     def _finish(self, lanes: list[_Lane], lane: _Lane, upper: int) -> _Answer:
         """The answer whose upper half this is; gives the lane back."""
         answer: _Answer = None
-        if upper & _REMOVALS_WAIT:
+        if upper & REMOVALS_WAIT:
             self.removals_wait = True
-        if not upper & _NO_BYTES:
+        if not upper & NO_BYTES:
             answer = lane.read(upper & _LENGTH)
         elif upper & _LENGTH == _YES:
             answer = lane.words[0]
@@ -488,27 +520,34 @@ class DirectChannel:
         length = len(key)
         if length > lane.room:
             lane.expand(length, lanes)
-        lane.mailbox[:length] = key
+        lane.mailbox.value = key
         guest = lane.guest
-        args = lane.args
+        args = lane.get_args
         args[0] = lane.number
-        args[2] = guest.cache
         args[4] = length
-        args[6] = self._now()
-        error = guest.call(*lane.parameters["get"])
-        words = lane.words
+        if self.timed:
+            args[6] = self._now()
+        error = guest.call(*lane.get_parameters)
+        words = lane.get_words
         upper = words[1]
-        # A trap leaves the lane's number in the slot of the answer, whose upper half is 0.
-        if error or (not upper and args[_TRAP]):
-            raise lane.trapped(error)
-        if upper < _REMOVALS_WAIT:
+        if 0 < upper < REMOVALS_WAIT:
             start = words[0]
             end = start + upper
             if end > guest.size:
                 guest.check(end)
-            value = guest.memory[start:end].tobytes()
+            value: bytes = guest.address_space[start:end]
             lanes.append(lane)
             return value
+        return self.finish_get(lanes, lane, error)
+
+    def finish_get(self, lanes: list[_Lane], lane: _Lane, error: int) -> bytes | None:
+        """Ends a ``get`` whose answer is not just a value."""
+        args, lane.args[0] = lane.get_args, lane.get_args[0]
+        lane.args[_TRAP], args[_TRAP] = args[_TRAP], 0
+        upper = lane.words[1]
+        # A trap leaves the lane's number in the slot of the answer, whose upper half is 0.
+        if error or (not upper and lane.args[_TRAP]):
+            raise lane.trapped(error)
         return self._bytes(self._finish(lanes, lane, upper))
 
     def set(self, key: bytes, value: bytes, weight: int = 1, ttl: int | None = None, tti: int | None = None, /) -> None:
@@ -525,7 +564,7 @@ class DirectChannel:
         length = len(key)
         if total > lane.room:
             lane.expand(total, lanes)
-        lane.mailbox[:total] = data
+        lane.mailbox.value = data
         guest = lane.guest
         args = lane.args
         args[0] = lane.number
@@ -540,7 +579,7 @@ class DirectChannel:
         upper = lane.words[1]
         if error or (not upper and args[_TRAP]):
             raise lane.trapped(error)
-        if upper == _NO_BYTES | _YES and total <= _MAILBOX:
+        if upper == NO_BYTES | _YES and total <= _MAILBOX:
             lanes.append(lane)
         else:
             self._finish(lanes, lane, upper)
@@ -713,7 +752,7 @@ class DirectChannel:
             self.release(lease)
             raise
         upper = lane.call("fill", guest.cache, number, length, weight, _or_none(ttl), _or_none(tti), self._now())
-        if upper & ~_REMOVALS_WAIT == _NO_BYTES | _ERROR and lane.words[0] == _LAPSED:
+        if upper & ~REMOVALS_WAIT == NO_BYTES | _ERROR and lane.words[0] == _LAPSED:
             lanes.append(lane)
             return False
         self._finish(lanes, lane, upper)

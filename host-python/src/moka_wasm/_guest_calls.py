@@ -103,12 +103,12 @@ def _parameters_of_gate(name: str, function: int, slots: int) -> tuple[object, .
 
 
 def _parameters_in(sandbox: Sandbox) -> Callable[[str, int, int], tuple[object, ...]]:
-    context = ctypes.c_void_p(sandbox.context())
+    # Prepared, as what ctypes makes of an argument before a call: five integers would take as long as the call.
+    pointer, number = ctypes.c_void_p.from_param, ctypes.c_size_t.from_param
+    context = pointer(sandbox.context())
 
     def parameters(_: str, function: int, slots: int) -> tuple[object, ...]:
-        # Prepared ctypes objects: converting five integers for each call would take as long as the call.
-        where = (ctypes.c_void_p(slots), ctypes.c_size_t(SLOTS), ctypes.c_void_p(slots + 8 * TRAP))
-        return context, ctypes.c_void_p(function), *where
+        return context, pointer(function), pointer(slots), number(SLOTS), pointer(slots + 8 * TRAP)
 
     return parameters
 

@@ -81,10 +81,12 @@ else:
     Hot = _native.Hot
 
 
-def install(cache_class: type) -> None:
-    """Puts the extension's methods before those of ``Moka``."""
-    if _native is not None:
-        _native.install(cache_class)
+def install(cache_class: type) -> bool:
+    """Puts the extension's methods before those of ``Moka``; whether there is the extension."""
+    if _native is None:
+        return False
+    _native.install(cache_class)
+    return True
 
 
 def binding(clock: Callable[[], int] | None, timed: bool) -> Any:
@@ -121,7 +123,7 @@ def bind(binding: Any, guest: _Guest, lane: _Lane) -> None:
         sandbox.context(),
         *(guest.functions[name] for name in ("get", "set", "get_many", "set_many", "remove_many")),
         sandbox.memory_address(),
-        ctypes.addressof(ctypes.c_char.from_buffer(guest.memory)),
+        ctypes.addressof(sandbox.address_space),
         ctypes.addressof(lane.raw),
         lane.number,
         guest.cache,

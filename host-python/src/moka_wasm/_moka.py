@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, cast, overloa
 
 from . import _arguments as arguments
 from . import _hot as hot
+from . import _pure_get as pure_get
 from ._channel import UNLIMITED, CacheConfig, Channel, Entry
 from ._keys import decode_key, encode_key
 from ._listener import Listener
@@ -99,6 +100,7 @@ class Moka(hot.Hot, MutableMapping[K, V]):
         "_listener",
         "_serializer",
         "_set",
+        "_short",
         "_weigher",
     )
 
@@ -148,6 +150,7 @@ class Moka(hot.Hot, MutableMapping[K, V]):
         channels = open_shards(self._config, arguments.shards(shards, capacity, memory_limit))
         parts = [RetryingChannel(channel) if retries else channel for channel in channels]
         self._use(parts[0] if shards == 1 else ShardedChannel(parts))
+        self._short = pure_get.channel_of(self._channel, self._serializer, eviction_listener)
         if eviction_listener is None:
             hot.attach(self, channels, self._serializer, sets=weigher is None)
 
@@ -472,7 +475,8 @@ class Moka(hot.Hot, MutableMapping[K, V]):
             self._listener.notify(self._channel)
 
 
-hot.install(Moka)
+if not hot.install(Moka):
+    pure_get.install(Moka)
 
 
 # The views of a Mapping look each key up and take for granted that it is still there.

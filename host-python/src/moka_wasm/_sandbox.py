@@ -147,9 +147,11 @@ class Sandbox:
         assert isinstance(memory, wasmtime.Memory)
         self._memory = memory
         base = ctypes.addressof(memory.data_ptr(self.store).contents)
-        space = (ctypes.c_ubyte * _ADDRESS_SPACE).from_address(base)
-        self.memory = memoryview(space).cast("B")
-        """All of the guest's address space. What lies beyond :meth:`memory_size` must not be touched."""
+        self.address_space: Any = (ctypes.c_char * _ADDRESS_SPACE).from_address(base)
+        """All of the guest's address space; a slice is ``bytes``. What lies beyond :meth:`memory_size` must not be
+        touched."""
+        self.memory = memoryview(self.address_space).cast("B")
+        """The same, as numbers."""
         _hold(self.store)
         self._holds = True
 
