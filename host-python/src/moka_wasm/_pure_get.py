@@ -1,4 +1,4 @@
-"""``Moka.get`` where there is no extension: key, crossing and value in one function, as the calls between functions would
+"""``Moka.get`` where there is no extension: key, crossing and value in one function, as calls between functions would
 take longer than the sandbox.
 
 What is common it does by itself: a ``str`` key, and a cache that has MessagePack values, one shard and no listener. All
