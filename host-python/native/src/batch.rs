@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use pyo3::Borrowed;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 
@@ -55,10 +56,10 @@ impl Parts {
         }
     }
 
-    fn add_key(&mut self, key: &Bound<'_, PyAny>) -> Option<()> {
+    fn add_key(&mut self, key: Borrowed<'_, '_, PyAny>) -> Option<()> {
         self.add(|out| {
             out.put(&[0; 4])?;
-            codec::write_key(out, key.as_borrowed())?;
+            codec::write_key(out, key)?;
             let length = u32::try_from(out.length() - 4).ok()?;
             out.put_at(0, &length.to_le_bytes())
         })
@@ -235,7 +236,7 @@ pub fn get_many<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Bound<'py, PyAn
     };
     let keys = items(&keys)?;
     let parts = Parts::new(attached, keys.len()).and_then(|mut parts| {
-        keys.iter().try_for_each(|key| parts.add_key(&key))?;
+        keys.iter_borrowed().try_for_each(|key| parts.add_key(key))?;
         Some(parts)
     });
     let Some(parts) = parts else { return rest(arguments, &keys, 0, |fallbacks| &fallbacks.get_many) };
@@ -243,14 +244,12 @@ pub fn get_many<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Bound<'py, PyAn
         return sharded_batch::get_many(attached, arguments, &keys, &parts);
     }
     let found = PyDict::new(keys.py());
-    let slice: Vec<_> = keys.iter().collect();
     let mut done = 0;
     while done < parts.count() {
         let (asked, crossed) = cross_from(attached, arguments, &parts, done, Guest::get_many)?;
-        let wanted = slice.get(done..done + asked).unwrap_or(&[]);
         let answered = match &crossed {
-            Crossed::Bytes(bytes) => unpack(attached, keys.py(), wanted.len(), bytes, |number, value| {
-                wanted.get(number).map_or(Ok(()), |key| found.set_item(key, value))
+            Crossed::Bytes(bytes) => unpack(attached, keys.py(), asked, bytes, |number, value| {
+                found.set_item(keys.get_borrowed_item(done + number)?, value)
             })?,
             _ => None,
         };
@@ -311,7 +310,7 @@ pub fn remove_many<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Bound<'py, P
     };
     let keys = items(&keys)?;
     let parts = Parts::new(attached, keys.len()).and_then(|mut parts| {
-        keys.iter().try_for_each(|key| parts.add_key(&key))?;
+        keys.iter_borrowed().try_for_each(|key| parts.add_key(key))?;
         Some(parts)
     });
     let Some(parts) = parts else { return rest(arguments, &keys, 0, |fallbacks| &fallbacks.remove_many) };

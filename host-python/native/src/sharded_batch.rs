@@ -138,7 +138,7 @@ pub fn get_many<'py>(
     }
     // In the order of the keys, not of the shards.
     let found = PyDict::new(py);
-    for (key, value) in keys.iter().zip(values) {
+    for (key, value) in keys.iter_borrowed().zip(values) {
         if let Some(value) = value {
             found.set_item(key, value)?;
         }
