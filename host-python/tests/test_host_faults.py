@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 import wasmtime
 from test_threads import Interrupt, Interrupter, everything
-from test_trap import broken, broken_file, channels, stop, use_file
+from test_trap import broken, broken_file, stop, use_file
 
 from moka_wasm import ClosedError, Moka, SandboxError, cached
-from moka_wasm._channel import CacheConfig
+from moka_wasm._channel import UNLIMITED, CacheConfig
 from moka_wasm._component_channel import ComponentChannel
 from moka_wasm._direct_channel import _LANES, DirectChannel
 from moka_wasm._keys import encode_key
@@ -388,40 +388,69 @@ def test_a_clock_that_jumps_to_and_fro() -> None:
     assert cache.get(1000) is None
 
 
-@pytest.mark.parametrize("kind", [DirectChannel, ComponentChannel])
-@pytest.mark.parametrize("life", [64, 128, 6400, 64 * 10**9, 2**62])
+FACES = pytest.mark.parametrize("kind", [DirectChannel, ComponentChannel])
+
+
+@FACES
+@pytest.mark.parametrize("life", [64, 65, 127, 128, 6400, 6401, 64 * 10**9, 2**62])
 def test_the_very_deadline(kind: Any, life: int) -> None:
-    """An entry lives up to the last 64 nanoseconds before its deadline, and no longer than to the deadline itself."""
-    now = 64 * 10**6
-    start = now
+    """An entry lives up to the last 64 nanoseconds before its deadline, and no longer than to the deadline itself,
+    wherever between two multiples of 64 it was set."""
+    for phase in (0, 1, 31, 63):
+        now = 64 * 10**6
+        # One for each phase: time comes to its end after four of the longest lives.
+        channel = kind(CacheConfig(clock=lambda: now))  # noqa: B023
+        for deadline in ("ttl", "tti", "expire"):
+            now += phase
+            start = now
+            channel.set(b"k", b"v", 1, life if deadline == "ttl" else None, life if deadline == "tti" else None)
+            if deadline == "expire":
+                assert channel.expire(b"k", life)
+            assert channel.remaining(b"k") == life
+            now = start + life - 64
+            assert channel.contains(b"k")
+            assert channel.remaining(b"k") == 64
+            now = start + life
+            assert not channel.contains(b"k")
+            assert channel.get(b"k") is None
+            assert channel.remaining(b"k") is None
+        channel.close()
+
+
+@FACES
+def test_the_shortest_life(kind: Any) -> None:
+    """A life of 1 ns is taken, and is over a nanosecond later."""
+    now = 5
     channel = kind(CacheConfig(clock=lambda: now))
-    for deadline in ("ttl", "tti", "expire"):
-        start = now
-        channel.set(b"k", b"v", 1, life if deadline == "ttl" else None, life if deadline == "tti" else None)
-        if deadline == "expire":
-            assert channel.expire(b"k", life)
-        assert channel.remaining(b"k") == life
-        now = start + life - 64
-        assert channel.contains(b"k") is (life > 64) or life == 64
-        assert channel.contains(b"k") or life == 64
-        now = start + life
-        assert not channel.contains(b"k")
-        assert channel.get(b"k") is None
-        assert channel.remaining(b"k") is None
+    channel.set(b"short", b"v", 1, 1, None)
+    channel.set(b"idle", b"v", 1, None, 1)
+    channel.set(b"shortened", b"v")
+    assert channel.expire(b"shortened", 1)
+    now += 1
+    for key in (b"short", b"idle", b"shortened"):
+        assert not channel.contains(key)
+        assert channel.get(key) is None
+        assert channel.remaining(key) is None
     channel.close()
 
 
-@pytest.mark.parametrize("name", ["direct", "component"])
-def test_lives_at_the_ends_of_the_range(name: str) -> None:
-    """A life of 1 ns, and one of 2**64 - 2 ns, are taken, and neither overflows."""
-    channel = channels(name)
-    channel.set(b"short", b"v", 1, 1, None)
-    channel.set(b"idle", b"v", 1, None, 1)
-    for life in (2**63 - 1, 2**63, 2**64 - 2):
-        channel.set(b"long", b"v", 1, life, life)
-        assert channel.get(b"long") == b"v"
-        assert channel.expire(b"long", life)
-        assert channel.get(b"long") == b"v"
+@FACES
+@pytest.mark.parametrize("life", [2**63 - 1, 2**63, 2**64 - 2])
+def test_the_longest_lives(kind: Any, life: int) -> None:
+    """Lives of centuries up to 2**64 - 2 ns, the last of which is for ever, are taken, and none overflows."""
+    now = 5
+    channel = kind(CacheConfig(clock=lambda: now))
+    left = UNLIMITED if life == 2**64 - 2 else life
+    for ttl, tti in ((life, None), (None, life), (life, life)):
+        channel.set(b"k", b"v", 1, ttl, tti)
+        assert channel.remaining(b"k") == left
+        now += 1000
+        assert channel.get(b"k") == b"v"
+        assert channel.remaining(b"k") == (left if ttl is None or left == UNLIMITED else left - 1000)
+        assert channel.expire(b"k", life)
+        assert channel.get(b"k") == b"v"
+        # At the end of time a life is shorter by what has gone by since the cache was opened.
+        assert life - 10_000 < channel.remaining(b"k") <= life
     channel.close()
 
 
