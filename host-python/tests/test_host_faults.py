@@ -53,14 +53,31 @@ OPERATIONS: dict[str, Callable[[Moka[Any, Any]], Any]] = {
     "expire": lambda cache: cache.expire("k", None),
     "remaining": lambda cache: cache.remaining("k"),
     "iteration": lambda cache: list(cache),
-    "values": lambda cache: list(cache.values()),
+    # Walks that are given up; whole ones are before and after.
+    "keys": lambda cache: next(iter(cache.keys())),
+    "values": lambda cache: next(iter(cache.values())),
+    "items": lambda cache: list(cache.items()),
     "len": lambda cache: len(cache),
     "count": lambda cache: cache.count(),
+    "weighted_size": lambda cache: cache.weighted_size(),
     "run_pending_tasks": lambda cache: cache.run_pending_tasks(),
     "stats": lambda cache: cache.stats(),
     "repr": lambda cache: repr(cache),
     "clear": lambda cache: (cache.clear(), cache.update(k="value", l="value")),
 }
+
+# Public methods that are not among them, and why.
+EXCEPTIONS = {
+    "close": "test_an_interrupt_anywhere_while_a_cache_is_opened_or_closed",
+}
+
+
+def test_every_public_method_is_interrupted() -> None:
+    """The list of operations above names every public method, but for those with a test of their own."""
+    named = {name.split()[0] for name in OPERATIONS}
+    public = {name for name in dir(Moka) if not name.startswith("_")}
+    assert public - named == set(EXCEPTIONS)
+    assert set(EXCEPTIONS.values()) <= set(globals())
 
 
 @pytest.fixture
@@ -69,43 +86,98 @@ def interrupted_finalizers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
 
 
+OPTIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "listener": {"eviction_listener": lambda *_: None},
+    "timeout": {"operation_timeout": 600},
+    "shards": {"shards": 3},
+    "shards and listener": {"shards": 3, "eviction_listener": lambda *_: None},
+}
+
+
+def interrupt() -> None:
+    raise Interrupt
+
+
+def assert_lanes_are_free(cache: Any) -> None:
+    """Hardly a lane of any shard is lost."""
+    channel = cache._channel
+    for shard in getattr(channel, "_shards", (channel,)):
+        assert len(shard._guest.free_lanes) > _LANES - 10
+
+
 @pytest.mark.usefixtures("interrupted_finalizers")
-@pytest.mark.parametrize("options", ["plain", "listener", "timeout"])
+@pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_an_interrupt_anywhere_in_any_method(name: str, options: str) -> None:
     """Ctrl-C at any bytecode of any method leaves a cache that works, no key in computation and hardly a lane lost."""
-    given: dict[str, dict[str, Any]] = {
-        "plain": {},
-        "listener": {"eviction_listener": lambda *_: None},
-        "timeout": {"operation_timeout": 600},
-    }
-    cache: Moka[Any, Any] = Moka(None, **given[options])
-    cache.update(k="value", l="value")
-
-    def interrupt() -> None:
-        raise Interrupt
+    cache: Moka[Any, Any] = Moka(None, **OPTIONS[options])
+    entries = {"k": "value", "l": "value"}
+    cache.update(entries)
 
     def operation() -> None:
         with contextlib.suppress(Interrupt, KeyError):
             OPERATIONS[name](cache)
 
     def check(_: Any) -> None:
-        cache.update(k="value", l="value")
-        assert cache.get_many(["k", "l"]) == {"k": "value", "l": "value"}
+        cache.update(entries)
+        assert cache.get_many(entries) == entries
         assert cache.get_with("computed", lambda: 1) == 1
         assert cache._flights._flights == {}
 
     Interrupter(interrupt).run(operation, check)
-    assert len(cache._channel._guest.free_lanes) > _LANES - 10  # type: ignore[attr-defined]
+    assert_lanes_are_free(cache)
     assert cache.stats().restarts == 0
+
+
+CACHED_CALLS: dict[str, Callable[[Any], Any]] = {
+    "hit": lambda function: function(1),
+    "miss": lambda function: (function.cache_invalidate(2), function(2)),
+    "hit with keywords": lambda function: function(x=1),
+    "cache_clear": lambda function: function.cache_clear(),
+    "cache_invalidate": lambda function: function.cache_invalidate(1),
+    "cache_info": lambda function: function.cache_info(),
+    "cache_key": lambda function: function.cache_key(1),
+    "cache_parameters": lambda function: function.cache_parameters(),
+}
+
+
+@pytest.mark.usefixtures("interrupted_finalizers")
+@pytest.mark.parametrize(("wait", "shards"), [(False, 1), (True, 1), (True, 3)])
+@pytest.mark.parametrize("name", CACHED_CALLS)
+def test_an_interrupt_anywhere_in_a_cached_function(name: str, wait: bool, shards: int) -> None:
+    """Ctrl-C at any bytecode of a cached function's call, or of its attributes, leaves a function that answers, is
+    cached and can be cleared, and no key in computation."""
+
+    @cached(wait_concurrent=wait, shards=shards)
+    def double(x: int) -> list[int]:
+        return [2 * x]
+
+    def operation() -> None:
+        with contextlib.suppress(Interrupt):
+            CACHED_CALLS[name](double)
+
+    def check(_: Any) -> None:
+        assert [double(1), double(x=1), double(2), double(3)] == [[2], [2], [4], [6]]
+        before = double.cache_info()
+        assert double(1) == [2]
+        assert double.cache_info() == before._replace(hits=before.hits + 1)
+        assert double.cache_invalidate(3)
+        assert not double.cache_invalidate(3)
+        assert double.cache._flights._flights == {}
+
+    double(1)
+    places = Interrupter(interrupt).run(operation, check)
+    assert places > (0 if "hit" in name else 5), "the extension runs few bytecodes, or none, of a call that hits"
+    assert_lanes_are_free(double.cache)
+    assert double.cache.stats().restarts == 0
+    double.cache_clear()
+    assert double.cache_info() == (0, 0, 128, 0)
 
 
 @pytest.mark.usefixtures("interrupted_finalizers")
 def test_an_interrupt_anywhere_while_a_cache_is_opened_or_closed() -> None:
     """Ctrl-C while a cache is opened leaves nothing behind; while it is closed, it can be closed again."""
-
-    def interrupt() -> None:
-        raise Interrupt
 
     def life() -> Moka[Any, Any] | None:
         with contextlib.suppress(Interrupt), Moka[Any, Any](8, eviction_listener=lambda *_: None) as cache:
@@ -148,9 +220,6 @@ def test_no_random_numbers_for_a_cache_that_is_opened(error: type[BaseException]
 def test_an_interrupt_anywhere_while_a_sandbox_is_replaced() -> None:
     """Ctrl-C while a trap is dealt with leaves a cache that goes on with the next operation, or the one after it."""
     cache: Moka[Any, Any] = Moka(8)
-
-    def interrupt() -> None:
-        raise Interrupt
 
     def operation() -> None:
         with contextlib.suppress(Interrupt, SandboxError):
