@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import wasmtime
+from test_single_flight import Threads
 from test_threads import Interrupt, Interrupter, everything
 from test_trap import broken, broken_file, stop, use_file
 
@@ -275,46 +276,169 @@ def test_a_handler_uses_the_cache_while_its_sandbox_is_replaced() -> None:
 # Callbacks.
 
 
-def test_a_serializer_that_uses_or_closes_the_cache_or_raises() -> None:
-    """``dumps`` and ``loads`` may do what they like: they run before and after the sandbox, with nothing held."""
-    actions: list[Callable[[], object]] = []
+SHARDS = pytest.mark.parametrize("shards", [1, 3])
 
-    class Odd:
-        def dumps(self, value: Any) -> bytes:
-            if actions:
-                actions.pop()()
-            return str(value).encode()
 
-        def loads(self, data: bytes) -> Any:
-            if actions:
-                actions.pop()()
-            return data.decode()
+def fail() -> None:
+    raise LookupError("no")
 
-    def fail() -> None:
-        raise LookupError("no")
 
-    cache: Moka[Any, Any] = Moka(8, serializer=Odd())
+class Odd:
+    """A serializer of text that first does what it was given to do, once."""
+
+    def __init__(self) -> None:
+        self.dumping: list[Callable[[], object]] = []
+        self.loading: list[Callable[[], object]] = []
+
+    def dumps(self, value: Any) -> bytes:
+        if self.dumping:
+            self.dumping.pop()()
+        return str(value).encode()
+
+    def loads(self, data: bytes) -> Any:
+        if self.loading:
+            self.loading.pop()()
+        return data.decode()
+
+
+# What calls the serializer and what the weigher, with what it answers on a cache that has "v" under "k" alone.
+STORES: dict[str, tuple[Callable[[Moka[Any, Any]], Any], Any]] = {
+    "set": (lambda cache: cache.set("k", "w"), None),
+    "set item": (lambda cache: cache.__setitem__("new", "w"), None),
+    "set with a ttl": (lambda cache: cache.set("k", "w", ttl=50), None),
+    "set_many": (lambda cache: cache.set_many({"k": "w", "new": "w"}), None),
+    "update": (lambda cache: cache.update(k="w"), None),
+    "get_with": (lambda cache: cache.get_with("new", lambda: "w"), "w"),
+    "setdefault": (lambda cache: cache.setdefault("new", "w"), "w"),
+}
+LOADS: dict[str, tuple[Callable[[Moka[Any, Any]], Any], Any]] = {
+    "get": (lambda cache: cache.get("k"), "v"),
+    "get item": (lambda cache: cache["k"], "v"),
+    "get_many": (lambda cache: cache.get_many(["k", "new"]), {"k": "v"}),
+    "get_with": (lambda cache: cache.get_with("k", lambda: "w"), "v"),
+    "setdefault": (lambda cache: cache.setdefault("k", "w"), "v"),
+    "values": (lambda cache: list(cache.values()), ["v"]),
+    "items": (lambda cache: list(cache.items()), [("k", "v")]),
+    "remove": (lambda cache: cache.remove("k"), "v"),
+    "pop": (lambda cache: cache.pop("k"), "v"),
+    "popitem": (lambda cache: cache.popitem(), ("k", "v")),
+}
+CALLBACKS = [("dumps", name) for name in STORES] + [("loads", name) for name in LOADS]
+CALLBACKS += [("weigher", name) for name in STORES]
+
+
+def with_callback(where: str, name: str, shards: int) -> tuple[Any, list[Callable[[], object]], Callable[[], Any], Any]:
+    """A cache with "v" under "k"; what the callback is to do once; the operation that calls it, and its answer."""
+    odd, weighing = Odd(), list[Callable[[], object]]()
+
+    def weigher(key: Any, value: Any) -> int:
+        if weighing:
+            weighing.pop()()
+        return 1
+
+    cache: Moka[Any, Any] = Moka(
+        None, serializer=odd, weigher=weigher if where == "weigher" else None, shards=shards, name=where
+    )
     cache["k"] = "v"
-    for call in (
-        lambda: cache.get("k"),
-        lambda: cache.set("k", "w"),
-        lambda: cache.get_many(["k"]),
-        lambda: cache.get_with("new", lambda: "n"),
-    ):
-        actions.append(lambda: cache.set("inner", "i"))
-        call()
-        assert cache["inner"] == "i"
-        actions.append(fail)
-        cache.remove_many(["new"])
-        with pytest.raises(LookupError):
-            call()
-        assert not actions
-        assert cache["k"] in ("v", "w")
+    operation, expected = (LOADS if where == "loads" else STORES)[name]
+    actions = {"dumps": odd.dumping, "loads": odd.loading, "weigher": weighing}[where]
+    return cache, actions, lambda: operation(cache), expected
+
+
+@SHARDS
+@pytest.mark.parametrize(("where", "name"), CALLBACKS)
+def test_a_callback_that_uses_the_cache(where: str, name: str, shards: int) -> None:
+    """A serializer or a weigher may use the cache in any way: it runs with nothing held, and the operation that called
+    it answers as ever."""
+    cache, actions, operation, expected = with_callback(where, name, shards)
+    found: list[Any] = []
+
+    def use() -> None:
+        cache.update({number: number for number in range(20)})
+        assert cache.get_many(range(20)) == {number: str(number) for number in range(20)}
+        assert cache.get_with("computed", lambda: "c") == "c"
+        assert cache.pop("computed") == "c"
+        assert cache.remove_many(range(20)) == 20
+        cache["other"] = "o"
+        found.append(cache.pop("other"))
+
+    actions.append(use)
+    assert operation() == expected
+    assert found == ["o"]
+    assert cache.get_with("after", lambda: "a") == "a"
+    assert cache._flights._flights == {}
+
+
+@SHARDS
+@pytest.mark.parametrize(("where", "name"), CALLBACKS)
+def test_a_callback_that_raises(where: str, name: str, shards: int) -> None:
+    """What a serializer or a weigher raises reaches the caller, once; nothing is stored, no key in computation."""
+    cache, actions, operation, expected = with_callback(where, name, shards)
+    actions.append(fail)
+    with pytest.raises(LookupError, match="no"):
+        operation()
+    assert not actions
+    assert cache._flights._flights == {}
+    if name in ("remove", "pop", "popitem"):
+        assert "k" not in cache, "the value was taken out before it was decoded"
+        cache["k"] = "v"
+    assert dict(cache.items()) == {"k": "v"}
+    assert operation() == expected
+
+
+@SHARDS
+@pytest.mark.parametrize(("where", "name"), CALLBACKS)
+def test_a_callback_that_closes_the_cache(where: str, name: str, shards: int) -> None:
+    """If a serializer or a weigher closes the cache, what was got is answered, what was to be stored is refused with
+    ClosedError, and so is all that follows."""
+    cache, actions, operation, expected = with_callback(where, name, shards)
     actions.append(cache.close)
-    with pytest.raises(ClosedError):
-        cache.set("k", "x")
-    with pytest.raises(ClosedError):
+    if where == "loads":
+        assert operation() == expected
+    else:
+        with pytest.raises(ClosedError, match="open a new one"):
+            operation()
+    assert not actions
+    assert cache._flights._flights == {}
+    with pytest.raises(ClosedError, match="open a new one"):
         cache.get("k")
+
+
+@SHARDS
+@pytest.mark.parametrize(("where", "name"), CALLBACKS)
+def test_a_callback_that_blocks(where: str, name: str, shards: int) -> None:
+    """While a serializer or a weigher blocks on one thread, others use the cache, also the key that it is about."""
+    cache, actions, operation, expected = with_callback(where, name, shards)
+    blocked, go_on = threading.Event(), threading.Event()
+
+    def block() -> None:
+        blocked.set()
+        assert go_on.wait(GUARD)
+
+    actions.append(block)
+    threads = Threads()
+    threads.start(operation)
+    try:
+        assert blocked.wait(GUARD)
+
+        def use() -> None:
+            for step in range(20):
+                cache[step] = step
+                assert cache.get(step) == str(step)
+            cache.set("k", "of another thread")
+            assert cache.get("k") == "of another thread"
+            assert cache.get_with("k", lambda: "w") == "of another thread"
+            assert cache.remove_many([*range(20), "k"]) == 21
+            assert len(cache) == 0
+
+        others = Threads()
+        others.start(use)
+        assert others.join() == [None]
+    finally:
+        go_on.set()
+    assert threads.join() == [expected]
+    stored = {"set": ["k"], "set with a ttl": ["k"], "update": ["k"], "set_many": ["k", "new"]}.get(name, ["new"])
+    assert dict(cache.items()) == ({} if where == "loads" else dict.fromkeys(stored, "w"))
 
 
 @pytest.mark.parametrize("how", ["close", "clear", "recurse", "raise"])
