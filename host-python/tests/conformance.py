@@ -1,18 +1,21 @@
-"""The conformance suite of tests/conformance, run over a channel. Its README.md documents the format."""
+"""The conformance suite of tests/conformance, run over a face by its channel. Its README.md documents the format."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from moka_wasm._channel import CAUSES, UNLIMITED, CacheConfig, Channel, Counters, Entry, KeyCursor
+from moka_wasm._component_channel import ComponentChannel, _options, _set_error
+from moka_wasm._direct_channel import DirectChannel
 from moka_wasm._errors import ConfigError, EntryTooLargeError, GuestMemoryError
 
 SUITE = Path(__file__).parents[2] / "tests" / "conformance"
-Opener = Callable[[CacheConfig], Channel]
+TOO_LARGE = re.compile(r"the entry would take (\d+) bytes and may take (\d+): ")
 
 
 def cases() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -80,13 +83,62 @@ class Clock:
         return now
 
 
+class Face(Protocol):
+    """What the suite needs of a face and no channel offers, as the package has no use for it."""
+
+    def open(self, config: CacheConfig) -> Channel: ...
+    def entry_count(self, cache: Any) -> int: ...
+    def weighted_size(self, cache: Any) -> int: ...
+    def set_many(self, cache: Any, entries: Sequence[Entry]) -> tuple[int, Exception] | None:
+        """The index at which the face says that it stopped, and why."""
+        ...
+
+
+class DirectFace:
+    """The direct ABI, where the counts are asked for by ``stats``."""
+
+    open = DirectChannel
+
+    def entry_count(self, cache: DirectChannel) -> int:
+        return cache.counters().entries
+
+    def weighted_size(self, cache: DirectChannel) -> int:
+        return cache.counters().weight
+
+    def set_many(self, cache: DirectChannel, entries: Sequence[Entry]) -> tuple[int, Exception] | None:
+        stored = 0
+        try:
+            for count in cache.store(entries):
+                stored = count
+        except (EntryTooLargeError, GuestMemoryError) as error:
+            return stored, error
+        assert stored == len(entries)
+        return None
+
+
+class ComponentFace:
+    """The component face, each of whose functions is called by its own name."""
+
+    open = ComponentChannel
+
+    def entry_count(self, cache: ComponentChannel) -> int:
+        return int(cache._method("entry-count"))
+
+    def weighted_size(self, cache: ComponentChannel) -> int:
+        return int(cache._method("weighted-size"))
+
+    def set_many(self, cache: ComponentChannel, entries: Sequence[Entry]) -> tuple[int, Exception] | None:
+        failed = cache._method("set-many", [(key, value, _options(*options)) for key, value, *options in entries])
+        return None if failed is None else (failed.index, _set_error(failed.reason))
+
+
 class Case:
     """One run of one case."""
 
-    def __init__(self, case: dict[str, Any], opener: Opener, start: int) -> None:
+    def __init__(self, case: dict[str, Any], face: Face, start: int) -> None:
         assert set(case) <= {"name", "rule", "config", "steps", "tick"}, case
         self.case = case
-        self.opener = opener
+        self.face = face
         self.clock = Clock(start, number(case.get("tick", 0)))
         self.caches: dict[str, Channel] = {}
         self.cursors: dict[str, KeyCursor] = {}
@@ -100,7 +152,7 @@ class Case:
 
     def open(self, config: dict[str, Any]) -> Channel:
         assert set(config) <= {"name", "capacity", "ttl", "tti", "policy", "memory-limit", "removal-log"}, config
-        return self.opener(
+        return self.face.open(
             CacheConfig(
                 name=config.get("name", ""),
                 capacity=optional(config.get("capacity")),
@@ -187,13 +239,20 @@ class Case:
         return weight, optional(fields.pop("ttl", None)), optional(fields.pop("tti", None))
 
     @staticmethod
-    def storing(store: Callable[[], Any]) -> Any:
+    def refusal(error: Exception) -> dict[str, Any]:
+        if isinstance(error, GuestMemoryError):
+            return {"error": "out-of-memory"}
+        found = TOO_LARGE.match(str(error))
+        assert found, error
+        size, limit = map(int, found.groups())
+        assert size > limit, error
+        return {"error": "too-large"}
+
+    def storing(self, store: Callable[[], Any]) -> Any:
         try:
             return store()
-        except EntryTooLargeError:
-            return {"error": "too-large"}
-        except GuestMemoryError:
-            return {"error": "out-of-memory"}
+        except (EntryTooLargeError, GuestMemoryError) as error:
+            return self.refusal(error)
 
     def op_advance(self, fields: dict[str, Any]) -> None:
         self.clock.now += number(fields.pop("by"))
@@ -251,20 +310,17 @@ class Case:
             Entry(to_bytes(entry["key"]), to_bytes(entry["value"]), *self.options(dict(entry)))
             for entry in unroll(fields.pop("entries"))
         ]
-        before = cache.counters().insertions
-        answer = self.storing(lambda: cache.set_many(entries) or "ok")
-        if isinstance(answer, dict):
-            answer["index"] = cache.counters().insertions - before
-        return answer
+        stopped = self.face.set_many(cache, entries)
+        return "ok" if stopped is None else {**self.refusal(stopped[1]), "index": stopped[0]}
 
     def op_remove_many(self, fields: dict[str, Any]) -> Any:
         return self.cache(fields).remove_many([to_bytes(key) for key in unroll(fields.pop("keys"))])
 
     def op_entry_count(self, fields: dict[str, Any]) -> Any:
-        return self.cache(fields).counters().entries
+        return self.face.entry_count(self.cache(fields))
 
     def op_weighted_size(self, fields: dict[str, Any]) -> Any:
-        return self.cache(fields).counters().weight
+        return self.face.weighted_size(self.cache(fields))
 
     def op_stats(self, fields: dict[str, Any]) -> Counters:
         return self.cache(fields).counters()
@@ -280,13 +336,15 @@ class Case:
     def op_next(self, fields: dict[str, Any]) -> Any:
         name, limit = fields.pop("cursor"), number(fields.pop("limit"))
         keys = self.cursors[name].next(limit)
+        assert len(keys) <= max(limit, 1), "a page of more keys than its limit"
         self.seen[name] += keys
         return keys
 
     def op_walk(self, fields: dict[str, Any]) -> Any:
-        name = fields["cursor"]
-        while self.op_next({**fields}):
+        name, limit = fields["cursor"], max(number(fields["limit"]), 1)
+        while len(self.op_next({**fields})) == limit:
             pass
+        assert self.op_next({**fields}) == [], "a walk that goes on after a short page"
         del fields["cursor"], fields["limit"]
         return self.seen[name]
 

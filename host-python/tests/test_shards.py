@@ -11,11 +11,13 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from test_single_flight import GUARD, Threads
 from test_threads import in_child, in_threads, is_of, value_of
 
 from moka_wasm import ClosedError, ConfigError, EntryTooLargeError, Moka, cached, cached_method
@@ -628,6 +630,62 @@ def test_a_fork(timeout: float | None) -> None:
 
     assert in_child(child) == 0
     assert [cache[key] for key in range(100)] == list(range(100))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+@pytest.mark.parametrize("timeout", [None, 600])
+def test_a_fork_while_threads_use_the_shards(timeout: float | None) -> None:
+    """A child that was forked while threads were inside of all shards has a cache that works in each of them, and can
+    open and close others; the parent's goes on, apart from it."""
+    cache: Moka[int, Any] = Moka(None, shards=3, operation_timeout=timeout)
+    keys = range(150)
+    cache.update({key: value_of(key) for key in keys})
+    over = threading.Event()
+    inside = [threading.Event() for _ in range(3)]
+    threads = Threads()
+
+    def use(event: threading.Event, start: int) -> str:
+        step = start
+        while not over.is_set():
+            step += 1
+            key = step % 150
+            cache[key] = value_of(key, step)
+            assert is_of(cache[step * 7 % 150], step * 7 % 150)
+            cache.set_many({other: value_of(other) for other in range(key, min(key + 9, 150))})
+            assert all(is_of(value, other) for other, value in cache.get_many(range(key, key + 9)).items())
+            if step % 50 == 0:
+                assert set(cache) == set(keys)
+            event.set()
+        return "fine"
+
+    def child() -> None:
+        for key in keys:
+            assert is_of(cache[key], key)
+            cache[key] = "child"
+        assert cache.get_many(keys) == dict.fromkeys(keys, "child")
+        assert set(cache.values()) == {"child"}
+        assert len(cache) == 150
+        assert cache.get_with(1000, lambda: 1) == 1
+        assert cache.remove_many(keys) == 150
+        with Moka[int, int](8, shards=3) as another:
+            another[1] = 2
+            assert another[1] == 2
+        cache.clear()
+        cache.close()
+        with pytest.raises(ClosedError):
+            cache.get(1)
+
+    for number, event in enumerate(inside):
+        threads.start(lambda event=event, number=number: use(event, number * 50))  # type: ignore[misc]
+    try:
+        assert all(event.wait(GUARD) for event in inside)
+        statuses = [in_child(child) for _ in range(10)]
+    finally:
+        over.set()
+    assert threads.join() == ["fine"] * 3
+    assert statuses == [0] * 10
+    assert {key for key, value in cache.items() if is_of(value, key)} == set(keys)
 
 
 # Decorators.

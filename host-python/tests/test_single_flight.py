@@ -524,11 +524,10 @@ def test_a_handler_that_computes_during_a_wait_is_no_cycle(cache: Cache) -> None
         me.waits_for = None
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_child_process_is_not_locked_by_threads_it_does_not_have(cache: Cache) -> None:
     """After a fork, another thread's key is free in the child; one that the forking thread computes is not."""
-    if not hasattr(os, "fork"):
-        return
     release, threads = threading.Event(), Threads()
 
     def compute() -> int:
@@ -988,11 +987,10 @@ def test_an_interrupt_of_async_code_at_any_line_leaves_no_key_locked(cache: Cach
         cache.clear()
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_child_process_has_no_async_flights(cache: Cache) -> None:
     """After a fork no key is locked by a task of the parent's event loop."""
-    if not hasattr(os, "fork"):
-        return
 
     async def main() -> int:
         flights, gate = TaskFlights(), asyncio.Event()

@@ -1,4 +1,4 @@
-"""How the public interface is typed. mypy and pyright check this file, in strict mode; nobody runs it."""
+"""How the public interface is typed. mypy, in strict mode, and pyright check this file; nobody runs it."""
 
 from __future__ import annotations
 
