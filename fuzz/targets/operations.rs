@@ -1,4 +1,5 @@
-//! The cache by a list of operations, beside a map with deadlines: a key is absent or holds the last value that was set.
+//! The cache by a list of operations, beside a map with deadlines: a key is absent or holds the last value that was set,
+//! and an answer stays what it was.
 
 #![no_main]
 
@@ -6,7 +7,7 @@ use std::collections::HashMap;
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
-use moka_cache::{Cache, Config, EntryOptions, GetOrInsert, LeaseId, Life, Lookup, Policy};
+use moka_cache::{Cache, Config, EntryOptions, GetOrInsert, LeaseId, Life, Lookup, Policy, Value};
 
 #[path = "../../tests/support/clock.rs"]
 mod test_clock;
@@ -70,6 +71,7 @@ struct Run {
     now: u64,
     stored: u32,
     lease: Option<(LeaseId, Vec<u8>)>,
+    held: [Option<(Value, Vec<u8>)>; 4],
 }
 
 /// Short keys, and some beyond the length that lies inside moka's own.
@@ -128,6 +130,19 @@ impl Run {
         }
     }
 
+    /// Keeps an answer, where the number of its key says so, over the operations that follow: they must not change it.
+    fn hold(&mut self, number: u8, found: Option<Value>) {
+        if let Some(found) = found
+            && number & 0x80 != 0
+        {
+            let bytes = found.to_vec();
+            let held = &mut self.held[usize::from(number >> 5 & 3)];
+            if let Some((before, bytes)) = held.replace((found, bytes)) {
+                assert_eq!(*before, *bytes, "an answer that was held has changed");
+            }
+        }
+    }
+
     fn used(&mut self, key: &[u8]) {
         let now = self.now;
         if let Some(entry) = self.model.get_mut(key) {
@@ -163,13 +178,16 @@ impl Run {
                 }
             }
             Op::GetOrInsert(set) => {
-                let (key, value) = (key(set.key), self.value(&set));
+                let (number, key, value) = (set.key, key(set.key), self.value(&set));
                 match self.cache.get_or_insert(&key, &value, &Self::options(&set)) {
                     Ok(GetOrInsert::Inserted) => {
                         self.judge(&key, None, true);
                         self.put(key, value, &set);
                     }
-                    Ok(GetOrInsert::Present(found)) => self.judge(&key, Some(&found), true),
+                    Ok(GetOrInsert::Present(found)) => {
+                        self.judge(&key, Some(&found), true);
+                        self.hold(number, Some(found));
+                    }
                     Err(_) => {}
                 }
             }
@@ -177,6 +195,7 @@ impl Run {
                 let key = key(number);
                 let found = self.cache.get(&key);
                 self.judge(&key, found.as_deref(), true);
+                self.hold(number, found);
             }
             Op::Contains(number) => {
                 let key = key(number);
@@ -210,6 +229,7 @@ impl Run {
                 let found = self.cache.remove(&key);
                 self.judge(&key, found.as_deref(), false);
                 self.model.remove(&key);
+                self.hold(number, found);
             }
             Op::Clear => {
                 self.cache.clear();
@@ -247,7 +267,10 @@ impl Run {
             Op::Lookup(number, life) => {
                 let key = key(number);
                 match self.cache.lookup(&key, u64::from(life) * UNIT) {
-                    Lookup::Hit(found) => self.judge(&key, Some(&found), true),
+                    Lookup::Hit(found) => {
+                        self.judge(&key, Some(&found), true);
+                        self.hold(number, Some(found));
+                    }
                     Lookup::Lead(lease) => {
                         self.judge(&key, None, true);
                         self.lease = Some((lease, key));
@@ -299,10 +322,13 @@ fn run((setup, ops): (Setup, Vec<Op>)) {
         ..Config::default()
     };
     let cache = Cache::open(config, (1, 2)).expect("a configuration that can be");
-    let mut run = Run { cache, model: HashMap::new(), setup, now: 0, stored: 0, lease: None };
+    let mut run = Run { cache, model: HashMap::new(), setup, now: 0, stored: 0, lease: None, held: Default::default() };
     for op in ops {
         run.operate(op);
     }
     run.operate(Op::Stats);
     run.operate(Op::Keys);
+    for (answer, bytes) in run.held.iter().flatten() {
+        assert_eq!(**answer, **bytes, "an answer that was held has changed");
+    }
 }

@@ -2,42 +2,38 @@
 
     never_a_wrong_value.py [--operations N] [--threads N] [--seed N]
 
-A value carries its key, its version and a checksum. Each key is written by one thread, in rising versions, and read by
-all. What may come out of an operation is bounded by what was known before it began and after it ended:
+What may come out of an operation is bounded by what was known (``known_versions``) before it began and after it ended:
 
-* *key*, *bytes*: the value is of the key that was asked for, whole;
+* *key*, *bytes*: the value is of the key that was asked for, whole; a walk meets no key twice;
 * *version*: it is not older than the last set that was complete before the operation began, nor one that a removal or a
   clear, complete before, has taken out; nor was it never set;
-* *expiry*: by the injected clock its deadline had not passed before the operation began.
+* *expiry*, *idle*: by the injected clock, neither its own time to live nor the cache's was over before the operation
+  began, nor the cache's time to idle;
+* *len*: there are no more entries than keys.
 
-Sets, batches, removals, clears, evictions, new deadlines, a clock that moves, listeners and the replacement of the
-sandbox (what a trap leads to) all happen at once, under several configurations.
+Sets, batches, walks, removals, clears, evictions, new deadlines, a clock that moves, listeners and sandboxes that trap
+in the middle of operations all happen at once, under several configurations.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import random
-import struct
 import sys
 import threading
 import time
-import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, ItemsView, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-from moka_wasm import Moka, SandboxError
+from known_versions import FOREVER, Clock, Dated, Known, Use, WrongValueError, pack, unpack
+from trapping_guest import trap_soon, trapping_component
+
+from moka_wasm import CacheStats, Moka, SandboxError
 
 KEYS = 256
-FOREVER = float("inf")
-_HEAD = struct.Struct("<IQ")
-_SUM = struct.Struct("<I")
-
-
-class WrongValueError(AssertionError):
-    """A cache answered what it must not."""
 
 
 class Cache(Protocol):
@@ -53,87 +49,55 @@ class Cache(Protocol):
     def get_many(self, keys: Iterable[int]) -> Mapping[int, bytes]: ...
     def set_many(self, entries: Mapping[int, bytes], ttl: float | None = None) -> None: ...
     def remove_many(self, keys: Iterable[int]) -> int: ...
-
-
-class Clock:
-    """Whole seconds; moves only when it is told to."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._now = 0.0
-
-    def __call__(self) -> float:
-        return self._now
-
-    def move(self, seconds: float) -> None:
-        with self._lock:
-            self._now += seconds
-
-
-def pack(key: int, version: int, size: int) -> bytes:
-    """A value of about ``size`` bytes that says what it is."""
-    body = _HEAD.pack(key, version) + bytes([version & 0xFF]) * size
-    return body + _SUM.pack(zlib.crc32(body))
-
-
-def unpack(value: object) -> tuple[int, int]:
-    """Key and version of a value; WrongValueError unless it is whole."""
-    if not isinstance(value, bytes) or len(value) < _HEAD.size + _SUM.size:
-        raise WrongValueError(f"bytes: not a value that was ever stored: {value!r:.80}")
-    body, (checksum,) = value[: -_SUM.size], _SUM.unpack(value[-_SUM.size :])
-    if zlib.crc32(body) != checksum:
-        raise WrongValueError(f"bytes: the checksum does not fit: {value!r:.80}")
-    key, version = _HEAD.unpack_from(body)
-    return key, version
-
-
-@dataclass
-class Known:
-    """What is known of all keys; each list is by key."""
-
-    started: list[int] = field(default_factory=lambda: [0] * KEYS)
-    """The version of the last set that has begun. Only the key's writer changes it, as the next two."""
-    completed: list[int] = field(default_factory=lambda: [0] * KEYS)
-    deadlines: list[tuple[int, float]] = field(default_factory=lambda: [(0, FOREVER)] * KEYS)
-    """A version, and a time at which it has expired for certain."""
-    taken_out: list[int] = field(default_factory=lambda: [0] * KEYS)
-    """The last version that a removal has taken out for certain, changed under the lock."""
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def least(self, key: int) -> int:
-        """The lowest version that may come out of an operation that begins now."""
-        return max(self.completed[key], self.taken_out[key] + 1)
-
-    def take_out(self, versions: Mapping[int, int]) -> None:
-        """Notes that these versions, complete before a removal began, were taken out by it."""
-        with self.lock:
-            for key, version in versions.items():
-                self.taken_out[key] = max(self.taken_out[key], version)
+    def run_pending_tasks(self) -> None: ...
+    def items(self) -> ItemsView[int, bytes]: ...
+    def __contains__(self, key: object) -> bool: ...
+    def __iter__(self) -> Iterator[int]: ...
+    def __len__(self) -> int: ...
 
 
 class Worker:
     """One thread's operations: it writes the keys that leave ``index`` when divided by ``workers``."""
 
-    def __init__(self, cache: Cache, clock: Clock, known: Known, index: int, workers: int, seed: int, large: int):
+    def __init__(
+        self,
+        cache: Cache,
+        clock: Clock,
+        known: Known,
+        index: int,
+        workers: int,
+        *,
+        seed: int,
+        large: int,
+        ttl: float | None,
+        disturb: Callable[[], None] | None,
+    ) -> None:
         self._cache, self._clock, self._known = cache, clock, known
-        self._own = range(index, KEYS, workers)
+        self._own = range(index, known.keys, workers)
         self._random = random.Random(seed * 1000 + index)
         self._large = large
+        self._ttl = FOREVER if ttl is None else ttl
+        self._disturb = disturb
         self.counts: Counter[str] = Counter()
         self._operations = self._choices()
 
     def _choices(self) -> list[Callable[[], None]]:
         weights = {
-            self.get: 40,
-            self.set: 24,
-            self.set_default: 6,
-            self.compute: 3,
-            self.get_many: 6,
-            self.set_many: 4,
-            self.remove: 5,
-            self.remove_many: 2,
-            self.expire: 5,
-            self.move_clock: 4,
+            self.get: 400,
+            self.set: 240,
+            self.set_default: 60,
+            self.compute: 30,
+            self.contains: 30,
+            self.get_many: 60,
+            self.set_many: 40,
+            self.remove: 50,
+            self.remove_many: 20,
+            self.expire: 50,
+            self.move_clock: 40,
+            self.walk: 4,
+            self.items: 2,
+            self.count: 3,
+            self.run_pending: 3,
         }
         return [operation for operation, weight in weights.items() for _ in range(weight)]
 
@@ -145,10 +109,12 @@ class Worker:
                 if stop():
                     return
                 self.clear()
+            if number & 255 == 0 and self._disturb is not None:
+                self._disturb()
             try:
                 choices[int(pick() * len(choices))]()
             except SandboxError:
-                # The sandbox was replaced in the middle. What was under way may have come about or not.
+                # It stopped in the middle. What was under way may have come about or not.
                 self.counts["stopped"] += 1
             except MemoryError:
                 # Under a memory limit the bytes under way in many threads may be too many at once.
@@ -156,7 +122,7 @@ class Worker:
 
     # What is checked.
 
-    def judge(self, key: int, value: object, least: int, now: float) -> int:
+    def judge(self, key: int, value: object, least: int, now: float, use: Use) -> int:
         """Checks a value that came out of an operation on a key; answers its version.
 
         Args:
@@ -164,6 +130,7 @@ class Worker:
             value: What came.
             least: ``Known.least`` before the operation.
             now: The clock before the operation.
+            use: Of this operation, which is under way.
         """
         found, version = unpack(value)
         if found != key:
@@ -172,20 +139,48 @@ class Worker:
             raise WrongValueError(f"version: {version} of key {key} came out after {least} or its removal")
         if version > self._known.started[key]:
             raise WrongValueError(f"version: {version} of key {key} was never set")
+        # Asked first: once it is dated, and nobody else uses it, its last use is known.
+        idle_since = use.idle_since(key)
         # Read only now: a deadline that was moved meanwhile has replaced the old one.
-        dated, deadline = self._known.deadlines[key]
-        if dated == version:
-            self.counts["deadlines"] += 1
-            if now >= deadline:
-                raise WrongValueError(f"expiry: version {version} of key {key}, dead by {deadline}, came out at {now}")
+        dated = self._known.dated[key]
+        if dated.version == version:
+            self._judge_deadline(key, dated, now)
+            if idle_since is not None and dated.idles and self._known.tti is not None:
+                self.counts["idle times"] += 1
+                if now >= idle_since + self._known.tti:
+                    raise WrongValueError(
+                        f"idle: version {version} of key {key}, last used by {idle_since}, came at {now}"
+                    )
         self.counts["values"] += 1
         return version
+
+    def _judge_deadline(self, key: int, dated: Dated, now: float) -> None:
+        version, deadline, _ = dated
+        if deadline == FOREVER:
+            return
+        self.counts["deadlines"] += 1
+        if now >= deadline:
+            raise WrongValueError(f"expiry: version {version} of key {key}, dead by {deadline}, came out at {now}")
+
+    def judge_key(self, key: object, least: Callable[[int], int], now: float) -> int:
+        """Checks a key that is said to be there, as :meth:`judge` does a value; answers it."""
+        if type(key) is not int or not 0 <= key < self._known.keys:
+            raise WrongValueError(f"key: {key!r:.80} was never set")
+        started = self._known.started[key]
+        if started < least(key):
+            raise WrongValueError(f"version: key {key} is there after the removal of {started}, its last version")
+        dated = self._known.dated[key]
+        # Else it may be another version that is there.
+        if dated.version == started == least(key):
+            self._judge_deadline(key, dated, now)
+        self.counts["keys"] += 1
+        return key
 
     # The operations.
 
     def _any(self) -> int:
         # Some keys are asked for far more often than others.
-        return int(self._random.random() ** 2 * KEYS)
+        return int(self._random.random() ** 2 * self._known.keys)
 
     def _mine(self) -> int:
         return self._own[int(self._random.random() * len(self._own))]
@@ -199,33 +194,46 @@ class Worker:
         size = int(self._random.random() ** 4 * self._large)
         return pack(key, version, size)
 
+    def _use(self, keys: Collection[int]) -> Use:
+        return Use(self._known, self._clock, keys)
+
     def _done(self, key: int, life: float | None) -> None:
         version = self._known.started[key]
-        self._known.deadlines[key] = (version, FOREVER if life is None else self._clock() + life)
+        life = self._ttl if life is None else min(life, self._ttl)
+        self._known.dated[key] = Dated(version, self._clock() + life, True)
         self._known.completed[key] = version
 
     def get(self) -> None:
         key = self._any()
         least, now = self._known.least(key), self._clock()
-        value = self._cache.get(key)
-        if value is None:
-            self.counts["misses"] += 1
-        else:
-            self.judge(key, value, least, now)
+        with self._use((key,)) as use:
+            value = self._cache.get(key)
+            if value is None:
+                self.counts["misses"] += 1
+            else:
+                self.judge(key, value, least, now, use)
+
+    def contains(self) -> None:
+        key = self._any()
+        least, now = self._known.least(key), self._clock()
+        if key in self._cache:
+            self.judge_key(key, lambda _: least, now)
 
     def set(self) -> None:
         key, life = self._mine(), self._life()
-        self._cache.set(key, self._next(key), life)
-        self._done(key, life)
+        with self._use((key,)):
+            self._cache.set(key, self._next(key), life)
+            self._done(key, life)
 
     def _insert(self, insert: Callable[[int, bytes], bytes]) -> None:
         key = self._mine()
         least, now = self._known.least(key), self._clock()
         before = self._known.started[key]
         offered = self._next(key)
-        version = self.judge(key, insert(key, offered), least, now)
-        if version > before:
-            self._done(key, None)
+        with self._use((key,)) as use:
+            version = self.judge(key, insert(key, offered), least, now, use)
+            if version > before:
+                self._done(key, None)
 
     def set_default(self) -> None:
         self._insert(self._cache.setdefault)
@@ -236,25 +244,28 @@ class Worker:
     def get_many(self) -> None:
         keys = [self._any() for _ in range(5)]
         least, now = {key: self._known.least(key) for key in keys}, self._clock()
-        for key, value in self._cache.get_many(keys).items():
-            if key not in least:
-                raise WrongValueError(f"key: {key} came out of a batch that did not ask for it")
-            self.judge(key, value, least[key], now)
+        with self._use(least) as use:
+            for key, value in self._cache.get_many(keys).items():
+                if key not in least:
+                    raise WrongValueError(f"key: {key} came out of a batch that did not ask for it")
+                self.judge(key, value, least[key], now, use)
 
     def set_many(self) -> None:
         life = self._life()
         keys = {self._mine() for _ in range(5)}
-        self._cache.set_many({key: self._next(key) for key in keys}, life)
-        for key in keys:
-            self._done(key, life)
+        with self._use(keys):
+            self._cache.set_many({key: self._next(key) for key in keys}, life)
+            for key in keys:
+                self._done(key, life)
 
     def remove(self) -> None:
         key = self._any()
         before, least, now = self._known.completed[key], self._known.least(key), self._clock()
-        value = self._cache.remove(key)
-        self._known.take_out({key: before})
-        if value is not None:
-            self.judge(key, value, least, now)
+        with self._use((key,)) as use:
+            value = self._cache.remove(key)
+            self._known.take_out({key: before})
+            if value is not None:
+                self.judge(key, value, least, now, use)
 
     def remove_many(self) -> None:
         before = {key: self._known.completed[key] for key in (self._any(), self._any())}
@@ -272,12 +283,41 @@ class Worker:
 
     def expire(self) -> None:
         key = self._mine()
-        version = self._known.started[key]
+        version = self._known.dated[key].version
         life = float(1 + int(self._random.random() * 20))
         # Meanwhile neither the old deadline nor the new one is certain.
-        self._known.deadlines[key] = (version, FOREVER)
+        self._known.dated[key] = Dated(version, FOREVER, False)
         if self._cache.expire(key, life):
-            self._known.deadlines[key] = (version, self._clock() + life)
+            self._known.dated[key] = Dated(version, self._clock() + life, False)
+
+    def walk(self) -> None:
+        least, now = [*map(self._known.least, range(self._known.keys))], self._clock()
+        met: dict[int, None] = {}
+        for key in self._cache:
+            self._meet(key, met)
+            self.judge_key(key, least.__getitem__, now)
+
+    def items(self) -> None:
+        keys = range(self._known.keys)
+        least, now = [*map(self._known.least, keys)], self._clock()
+        met: dict[int, None] = {}
+        with self._use(keys) as use:
+            for key, value in self._cache.items():
+                self._meet(key, met)
+                self.judge(key, value, least[key], now, use)
+
+    @staticmethod
+    def _meet(key: int, met: dict[int, None]) -> None:
+        if key in met:
+            raise WrongValueError(f"key: a walk came to {key} twice")
+        met[key] = None
+
+    def count(self) -> None:
+        if not 0 <= (count := len(self._cache)) <= self._known.keys:
+            raise WrongValueError(f"len: {count} entries of {self._known.keys} keys")
+
+    def run_pending(self) -> None:
+        self._cache.run_pending_tasks()
 
     def move_clock(self) -> None:
         self._clock.move(1.0)
@@ -291,25 +331,25 @@ class Setting:
     arguments: dict[str, Any]
     large: int = 300
     """The size of the largest values, in bytes."""
+    keys: int = KEYS
     listens: bool = False
-    replaces: bool = False
-    """Whether the sandbox is replaced now and then, as after a trap."""
+    traps: bool = False
+    """Whether sandboxes trap now and then."""
 
 
 SETTINGS = (
     Setting("unbounded", {"capacity": None}),
     Setting("tiny-lfu, evicting", {"capacity": KEYS // 3}),
     Setting("lru, evicting, ttl", {"capacity": KEYS // 3, "policy": "lru", "ttl": 15}),
+    Setting("ttl and tti", {"capacity": None, "ttl": 40, "tti": 5}),
     Setting("memory limit, large values", {"capacity": None, "memory_limit": 2 << 20}, large=150_000),
+    # More than 2 MiB: long calls let other threads run, and walks take several pages.
+    Setting("long calls", {"capacity": None}, large=10_000, keys=3000),
     Setting("listener", {"capacity": KEYS // 2}, listens=True),
-    Setting("sandbox replaced", {"capacity": KEYS}, replaces=True),
+    Setting("shards", {"capacity": KEYS, "shards": 3, "ttl": 15}),
+    Setting("traps", {"capacity": KEYS}, traps=True),
+    Setting("traps in shards, retried", {"capacity": None, "shards": 3, "on_trap": "retry"}, traps=True),
 )
-
-
-def replace_sandbox(cache: Moka[int, bytes]) -> None:
-    """Does what a trap leads to: a new, empty sandbox takes the place of the old one."""
-    channel: Any = cache._channel
-    channel.replace(channel._guest)
 
 
 def run(
@@ -320,6 +360,9 @@ def run(
     threads: int = 8,
     seed: int = 0,
     large: int = 300,
+    keys: int = KEYS,
+    ttl: float | None = None,
+    tti: float | None = None,
     disturb: Callable[[], None] | None = None,
 ) -> Counter[str]:
     """Lets threads use the cache and check it.
@@ -327,51 +370,53 @@ def run(
     Args:
         cache: Empty; its time is ``clock``.
         operations: How many in all.
-        disturb: Called again and again from a thread of its own.
+        large: The size of the largest values, in bytes.
+        keys: How many.
+        ttl: The cache's, in seconds; ``None`` for none.
+        tti: Likewise.
+        disturb: Called by each thread before every 256th of its operations.
 
     Returns:
-        How many values and deadlines were checked, and how often there was no value.
+        How many values, keys, deadlines and idle times were checked, how many operations were stopped or refused, and
+        how often there was no value.
 
     Raises:
         WrongValueError: The cache answered what it must not.
     """
-    known = Known()
+    known = Known(keys, tti)
     failures: list[BaseException] = []
-    workers = [Worker(cache, clock, known, index, threads, seed, large) for index in range(threads)]
-    done = threading.Event()
+    workers = [
+        Worker(cache, clock, known, index, threads, seed=seed, large=large, ttl=ttl, disturb=disturb)
+        for index in range(threads)
+    ]
 
-    def work(job: Callable[[], None]) -> None:
+    def work(worker: Worker) -> None:
         try:
-            job()
+            worker.run(operations // threads, lambda: bool(failures))
         except BaseException as failure:  # handed to the caller
             failures.append(failure)
 
-    def disturb_until_done() -> None:
-        while disturb is not None and not done.wait(0.01):
-            disturb()
-
-    def jobs() -> Iterable[Callable[[], None]]:
-        for worker in workers:
-            yield lambda worker=worker: worker.run(operations // threads, lambda: bool(failures))  # type: ignore[misc]
-
-    running = [threading.Thread(target=work, args=(job,)) for job in jobs()]
-    disturber = threading.Thread(target=work, args=(disturb_until_done,))
-    for thread in [*running, disturber]:
+    running = [threading.Thread(target=work, args=(worker,)) for worker in workers]
+    for thread in running:
         thread.start()
     for thread in running:
         thread.join()
-    done.set()
-    disturber.join()
     if failures:
         raise failures[0]
     return sum((worker.counts for worker in workers), Counter())
 
 
 def run_setting(setting: Setting, *, operations: int, threads: int = 8, seed: int = 0) -> Counter[str]:
-    """Lets threads use a :class:`Moka` of this configuration, and check it."""
+    """Lets threads use a :class:`Moka` of this configuration, and check it.
+
+    Returns:
+        What :func:`run` does, and how often a listener was told and a sandbox replaced after a trap, and the MiB of
+        memory that were in use in the end.
+    """
     clock = Clock()
     wrong: list[str] = []
     told = Counter[str]()
+    rng = random.Random(seed)
 
     def listen(key: int, value: bytes, cause: str) -> None:
         told[cause] += 1
@@ -383,20 +428,41 @@ def run_setting(setting: Setting, *, operations: int, threads: int = 8, seed: in
             wrong.append(f"the listener was told of {key} with {error}")
 
     arguments = setting.arguments | ({"eviction_listener": listen} if setting.listens else {})
-    cache: Moka[int, bytes] = Moka(clock=clock, **arguments)
-    disturb = (lambda: replace_sandbox(cache)) if setting.replaces else None
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-4)
     try:
-        counts = run(
-            cache, clock, operations=operations, threads=threads, seed=seed, large=setting.large, disturb=disturb
-        )
+        with trapping_component() if setting.traps else contextlib.nullcontext():
+            cache: Moka[int, bytes] = Moka(clock=clock, **arguments)
+            try:
+                counts = run(
+                    cache,
+                    clock,
+                    operations=operations,
+                    threads=threads,
+                    seed=seed,
+                    large=setting.large,
+                    keys=setting.keys,
+                    ttl=arguments.get("ttl"),
+                    tti=arguments.get("tti"),
+                    disturb=(lambda: trap_soon(cache, rng)) if setting.traps else None,
+                )
+                stats = _stats(cache)
+            finally:
+                cache.close()
     finally:
         sys.setswitchinterval(interval)
-        cache.close()
     if wrong:
         raise WrongValueError(wrong[0])
-    return counts + Counter({"told": sum(told.values())})
+    more = {"told": sum(told.values()), "replaced sandboxes": stats.restarts, "MiB": stats.memory_bytes >> 20}
+    return counts + Counter(more)
+
+
+def _stats(cache: Moka[int, bytes]) -> CacheStats:
+    try:
+        return cache.stats()
+    except SandboxError:
+        # A trap that no operation had come to.
+        return cache.stats()
 
 
 def main() -> int:
@@ -406,7 +472,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(time.time()))
     options = parser.parse_args()
     print(f"seed {options.seed}, {options.threads} threads")
-    values = deadlines = 0
+    total = Counter[str]()
     each = -(-options.operations // len(SETTINGS))
     for setting in SETTINGS:
         try:
@@ -415,9 +481,15 @@ def main() -> int:
             print(f"WRONG under {setting.name!r}: {error}", file=sys.stderr)
             return 1
         print(f"{setting.name}: {each:,} operations,", ", ".join(f"{n:,} {what}" for what, n in sorted(counts.items())))
-        values += counts["values"]
-        deadlines += counts["deadlines"]
-    print(f"{each * len(SETTINGS):,} operations, {values:,} values and {deadlines:,} deadlines checked: none was wrong")
+        if setting.traps and not counts["replaced sandboxes"]:
+            print(f"FAILED: under {setting.name!r} no operation came to a trap", file=sys.stderr)
+            return 1
+        total += counts
+    print(
+        f"{each * len(SETTINGS):,} operations, {total['replaced sandboxes']:,} traps in the middle of them;"
+        f" {total['values']:,} values, {total['keys']:,} keys of walks, {total['deadlines']:,} deadlines"
+        f" and {total['idle times']:,} idle times checked: none was wrong"
+    )
     return 0
 
 

@@ -14,6 +14,9 @@ from typing import Any
 
 import pytest
 import soak
+from operation_times import Times
+
+from moka_wasm import Moka
 
 MIB = 1 << 20
 
@@ -21,10 +24,10 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory and file
 
 
 def test_mixed_load_leaves_nothing_behind() -> None:
-    """Twenty seconds of mixed load: memory is flat after warming up, no thread and no file stays."""
-    readings = soak.soak(20)
+    """Twenty seconds of mixed load: memory is flat after warming up, and nothing stays behind."""
+    readings, times = soak.soak(20)
     assert readings[-1].operations > 10_000
-    assert readings[-1].latencies
+    assert 0 < readings[-1].percentiles[0] <= readings[-1].percentiles[-1] <= times.percentile(1)
 
 
 @pytest.mark.parametrize(
@@ -49,29 +52,61 @@ def test_too_few_readings_are_an_error() -> None:
         soak.growth([1, 2])
 
 
-def leak_memory() -> Callable[[], Any]:
+Defect = Callable[[soak.Load], Any]
+
+
+def leak_memory() -> Defect:
     kept: list[bytearray] = []
     # Written to, so that it is resident.
-    return lambda: kept.append(bytearray(b"x") * (MIB // 4)) if len(kept) < 2000 else None
+    return lambda _: kept.append(bytearray(b"x") * (MIB // 4)) if len(kept) < 2000 else None
 
 
-def leak_threads() -> Callable[[], Any]:
+def leak_threads() -> Defect:
     wait = threading.Event()
 
-    def leak() -> None:
+    def leak(_: soak.Load) -> None:
         if threading.active_count() < 200:
             threading.Thread(target=wait.wait, args=(10,), daemon=True).start()
 
     return leak
 
 
-def leak_files() -> Callable[[], Any]:
+def leak_files() -> Defect:
     kept: list[int] = []
-    return lambda: kept.append(os.dup(0)) if len(kept) < 300 else None
+    return lambda _: kept.append(os.dup(0)) if len(kept) < 300 else None
 
 
-def wrong_value() -> Callable[[], Any]:
-    def fail() -> None:
+def leak_a_lane() -> Defect:
+    kept: list[Any] = []
+
+    def leak(load: soak.Load) -> None:
+        lanes = soak.channels(load._caches[0])[0]._lanes
+        if not kept and lanes:
+            kept.append(lanes.pop())
+
+    return leak
+
+
+def leak_a_cursor() -> Defect:
+    kept: list[Any] = []
+    # Of one shard.
+    return lambda load: kept.append(soak.channels(load._caches[4])[2].keys()) if not kept else None
+
+
+def leak_a_store() -> Defect:
+    kept: list[Any] = []
+
+    def leak(load: soak.Load) -> None:
+        if not kept:
+            with Moka[int, int](1) as cache:
+                load._watch(cache)
+                kept.append(soak.channels(cache)[0]._guest)
+
+    return leak
+
+
+def wrong_value() -> Defect:
+    def fail(_: soak.Load) -> None:
         raise AssertionError("asked for 1, got the value of 2")
 
     return fail
@@ -83,12 +118,13 @@ def wrong_value() -> Callable[[], Any]:
         (leak_memory, "memory grew"),
         (leak_threads, "threads stayed"),
         (leak_files, "files stayed open"),
+        (leak_a_lane, "1 lanes did not come back"),
+        (leak_a_cursor, "1 cursors stayed open"),
+        (leak_a_store, "1 stores of closed caches stayed"),
         (wrong_value, "got the value of 2"),
     ],
 )
-def test_each_defect_is_found(
-    defect: Callable[[], Callable[[], Any]], message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_defect_is_found(defect: Callable[[], Defect], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A load that leaks, or gets a wrong value, fails."""
     operate, spoil = soak.Load._operate, defect()
     pace = threading.Event()
@@ -97,7 +133,7 @@ def test_each_defect_is_found(
         # Slow enough for the leak to go on through the whole run.
         pace.wait(0.002)
         operate(load, rng, index)
-        spoil()
+        spoil(load)
 
     monkeypatch.setattr(soak.Load, "_operate", spoiled)
     with pytest.raises(AssertionError, match=message):
@@ -105,10 +141,26 @@ def test_each_defect_is_found(
 
 
 def test_percentiles() -> None:
-    """Of a hundred times of 1 to 100 microseconds."""
-    reading = soak.Reading(0, 0, 0, [number / 1e6 for number in range(1, 101)])
-    assert [round(reading.percentile(share)) for share in (0.5, 0.99, 0.999)] == [51, 100, 100]
-    assert soak.Reading(0, 0, 0).percentile(0.5) == 0
+    """Of a hundred times of 1 to 100 microseconds; no time is told too short, nor too long by more than 1.6 %."""
+    times = Times()
+    assert times.percentile(0.5) == 0
+    for number in range(1, 101):
+        times.add(number * 1000)
+    for share, expected in ((0.0, 1), (0.5, 51), (0.99, 100), (0.999, 100), (1.0, 100)):
+        assert expected <= times.percentile(share) <= expected * 1.016
+
+
+@pytest.mark.parametrize("nanoseconds", [0, 1, 127, 128, 129, 255, 256, 10**6, 10**9 + 1, 2**62, 2**63 - 1])
+def test_any_time_can_be_counted(nanoseconds: int) -> None:
+    """The shortest and the longest; also a single one among very many others, however late it comes."""
+    times, all_times = Times(), Times()
+    for _ in range(30_000):
+        times.add(0)
+    times.add(nanoseconds)
+    all_times.add_all(times)
+    all_times.add_all(times)
+    assert nanoseconds / 1000 <= all_times.percentile(1) <= nanoseconds / 1000 * 1.016
+    assert all_times.percentile(0.999) == 0
 
 
 def test_pictures() -> None:
