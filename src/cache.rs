@@ -364,24 +364,21 @@ impl Cache {
     }
 
     /// A lookup that makes one of its callers lead.
-    pub fn lookup(&mut self, key: &[u8], lease_life: u64) -> Lookup {
-        if let Some(value) = self.get(key) {
-            return Lookup::Hit(value);
-        }
-        self.leases.take(key, clock::now(), lease_life).map_or(Lookup::Busy, Lookup::Lead)
-    }
-
-    /// As [`Self::lookup`], where there may be no memory for a lease.
     ///
     /// # Errors
-    /// The host gives no more memory.
-    pub fn try_lookup(&mut self, key: &[u8], lease_life: u64) -> Result<Lookup, SetError> {
+    /// There is no value, and the host gives no more memory for a lease.
+    pub fn lookup(&mut self, key: &[u8], lease_life: u64) -> Result<Lookup, SetError> {
         // The key of a lease is kept twice. What there is a value for needs none.
         let size = key.len().saturating_mul(2);
-        if self.budget.is_some() && !self.headroom.is_there(size) && !self.contains(key) {
+        let there = if self.budget.is_some() { self.headroom.is_there(size) } else { self.headroom.holds(size) };
+        if !there && !self.contains(key) {
             self.find_headroom(key, size)?;
         }
-        Ok(self.lookup(key, lease_life))
+        if let Some(value) = self.get(key) {
+            return Ok(Lookup::Hit(value));
+        }
+        let lease = self.leases.take(key, clock::now(), lease_life)?;
+        Ok(lease.map_or(Lookup::Busy, Lookup::Lead))
     }
 
     /// Stores the value that a leader found out. `Ok(false)` if its lease had ended.
@@ -593,7 +590,7 @@ fn reclaim() {
 }
 
 /// A walk over the keys that were live when it began.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct KeyCursor {
     keys: vec::IntoIter<Arc<Key>>,
 }

@@ -246,7 +246,7 @@ impl Run {
             }
             Op::Lookup(number, life) => {
                 let key = key(number);
-                match self.cache.lookup(&key, u64::from(life) * UNIT) {
+                match self.cache.lookup(&key, u64::from(life) * UNIT).expect("memory") {
                     Lookup::Hit(found) => self.judge(&key, Some(&found), true),
                     Lookup::Lead(lease) => {
                         self.judge(&key, None, true);
