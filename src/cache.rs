@@ -359,6 +359,16 @@ impl Cache {
         self.shared.next_size()
     }
 
+    /// Hands over the oldest logged removal.
+    pub fn next_removal(&mut self) -> Option<Removal> {
+        self.shared.take_oldest()
+    }
+
+    /// Counts the oldest logged removal as lost instead: it cannot be handed over.
+    pub fn lose_removal(&mut self) {
+        self.shared.lose_oldest();
+    }
+
     /// Whether [`Self::drain_removals`] has something to tell.
     #[inline]
     pub fn removals_wait(&self) -> bool {

@@ -150,7 +150,6 @@ pub(crate) fn keys(cache: &mut Cache, cursor: &mut KeyCursor, limit: u32) -> Res
     let mut count = 0;
     while count < limit && answer.len() <= ENOUGH_KEYS {
         let Some(size) = cursor.next_size(cache) else { break };
-        // ENOUGH_KEYS and a key are together less than 2^31 bytes, and may be more than an answer holds.
         if !has_room(&mut answer, 4 + size, LENGTH_LIMIT) {
             if count == 0 {
                 // An empty page would say that the walk is over.
@@ -174,20 +173,16 @@ fn hand_over(cache: &mut Cache, limit: u32, length_limit: usize) -> Result<Vec<u
     let mut answer = buffer(12)?;
     answer.extend([0; 12]);
     let mut count = 0;
-    let mut lost = 0;
     while count < limit && answer.len() <= ENOUGH {
         let Some(size) = cache.next_removal_size() else { break };
         if !has_room(&mut answer, 12 + size, length_limit) {
             if count == 0 {
                 // It can never be handed over.
-                cache.drain_removals(1);
-                lost += 1;
+                cache.lose_removal();
             }
             break;
         }
-        let (removals, lost_now) = cache.drain_removals(1);
-        lost += lost_now;
-        let Some(removal) = removals.first() else { break };
+        let Some(removal) = cache.next_removal() else { break };
         put(
             &mut answer,
             match removal.cause {
@@ -203,7 +198,7 @@ fn hand_over(cache: &mut Cache, limit: u32, length_limit: usize) -> Result<Vec<u
         answer.extend_from_slice(&removal.value);
         count += 1;
     }
-    lost += cache.drain_removals(0).1;
+    let (_, lost) = cache.drain_removals(0);
     answer[..8].copy_from_slice(&lost.to_le_bytes());
     set_count(&mut answer, 8, count);
     Ok(answer)
@@ -226,4 +221,62 @@ pub(crate) fn stats(stats: &Stats) -> Result<Vec<u8>, Error> {
     let mut answer = buffer(size_of_val(&numbers))?;
     answer.extend(numbers.into_iter().flat_map(u64::to_le_bytes));
     Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Config, EntryOptions};
+
+    /// In the place of [`LENGTH_LIMIT`].
+    const LIMIT: usize = 100;
+
+    fn cache(values: &[(&str, usize)]) -> Cache {
+        let mut cache = Cache::open(Config { removal_log: Some(100), ..Config::default() }, (1, 2)).unwrap();
+        for (key, length) in values {
+            cache.set(key.as_bytes(), &vec![7; *length], &EntryOptions::default()).unwrap();
+        }
+        cache
+    }
+
+    fn request(keys: &[&str]) -> Vec<u8> {
+        let mut request = Vec::new();
+        put(&mut request, keys.len());
+        for key in keys {
+            put_bytes(&mut request, key.as_bytes());
+        }
+        request
+    }
+
+    fn answered(reply: &Reply) -> (usize, u32) {
+        let Reply::Bytes(bytes) = reply else { panic!("{reply:?}") };
+        (bytes.len(), Reader::new(bytes).u32().unwrap())
+    }
+
+    #[test]
+    fn values_end_before_an_answer_is_too_long() {
+        let mut cache = cache(&[("a", 40), ("b", 47), ("c", 48), ("d", 92)]);
+        let mut ask = |keys: &[&str]| answered(&answer_many(&mut cache, &request(keys), LIMIT).unwrap());
+        assert_eq!(ask(&["a", "b", "a"]), (99, 2));
+        assert_eq!(ask(&["a", "c"]), (48, 1));
+        assert_eq!(ask(&["d", "a"]), (4, 0));
+    }
+
+    #[test]
+    fn removals_end_before_an_answer_is_too_long_and_what_is_longer_is_lost() {
+        let mut cache = cache(&[("a", 30), ("b", 30), ("c", 75), ("d", 74)]);
+        for key in ["a", "b", "c", "d"] {
+            cache.remove(key.as_bytes()).unwrap();
+        }
+        let mut drain = || {
+            let answer = hand_over(&mut cache, 10, LIMIT).unwrap();
+            let mut reader = Reader::new(&answer);
+            (reader.u64().unwrap(), reader.u32().unwrap(), answer.len())
+        };
+        assert_eq!(drain(), (0, 2, 98));
+        assert_eq!(drain(), (1, 0, 12));
+        assert_eq!(drain(), (0, 1, 99));
+        assert_eq!(drain(), (0, 0, 12));
+        assert_eq!(cache.stats().removals_lost, 1);
+    }
 }

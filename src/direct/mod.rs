@@ -16,11 +16,11 @@ use answer::{Error, Reply};
 use batch::Reader;
 use table::{Slot, with_guest, with_slot};
 
-#[cfg(not(feature = "fuzz"))]
+#[cfg(not(any(feature = "fuzz", test)))]
 use crate::component::seed;
 
-/// The fuzzer's runs are to be the same again.
-#[cfg(feature = "fuzz")]
+/// The runs of the fuzzer and of tests are to be the same again.
+#[cfg(any(feature = "fuzz", test))]
 fn seed() -> (u64, u64) {
     (1, 2)
 }
