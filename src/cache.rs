@@ -88,6 +88,7 @@ impl Cache {
         let watched = budget.is_some() || config.ttl.is_some() || config.tti.is_some() || config.logs();
         let headroom = Headroom::new(config.memory_limit);
         let shared = Arc::new(Shared::new(config.removal_log.unwrap_or(0)));
+        memory::ask_for_tables();
         Ok(Self {
             map: build(&config, hash, watched, budget, &shared),
             config,
@@ -151,10 +152,10 @@ impl Cache {
         if self.budget.is_some() {
             self.make_room_for(key, value.len(), options.weight)?;
         }
-        self.leases.end(key);
         if options.ttl.is_some() || options.tti.is_some() {
-            self.watch();
+            self.watch()?;
         }
+        self.leases.end(key);
         let value = Value::new(value, change.term, options.weight);
         self.insertions += 1;
         self.inserted_weight += u64::from(options.weight);
@@ -224,9 +225,10 @@ impl Cache {
         let deadline = remaining.map_or(NEVER, |life| clock::now().saturating_add(life).min(NEVER - 1));
         let Some(value) = self.shared.touching(Touch::Expire(deadline), || self.map.get(key)) else { return false };
         if value.expires() != deadline {
-            self.watch();
-            if self.budget.is_some()
-                && !self.headroom.is_there(value.len())
+            if self.watch().is_err() {
+                // Counted as evicted, as whatever an unwatched cache no longer has.
+                self.map.invalidate(key);
+            } else if !self.has_headroom(value.len())
                 && self.find_headroom(key, value.len()).is_err()
                 && let Some(value) = self.shared.removing(Mode::Ignore, || self.map.remove(key))
             {
@@ -357,6 +359,16 @@ impl Cache {
         self.shared.next_size()
     }
 
+    /// Hands over the oldest logged removal.
+    pub fn next_removal(&mut self) -> Option<Removal> {
+        self.shared.take_oldest()
+    }
+
+    /// Counts the oldest logged removal as lost instead: it cannot be handed over.
+    pub fn lose_removal(&mut self) {
+        self.shared.lose_oldest();
+    }
+
     /// Whether [`Self::drain_removals`] has something to tell.
     #[inline]
     pub fn removals_wait(&self) -> bool {
@@ -364,24 +376,20 @@ impl Cache {
     }
 
     /// A lookup that makes one of its callers lead.
-    pub fn lookup(&mut self, key: &[u8], lease_life: u64) -> Lookup {
-        if let Some(value) = self.get(key) {
-            return Lookup::Hit(value);
-        }
-        self.leases.take(key, clock::now(), lease_life).map_or(Lookup::Busy, Lookup::Lead)
-    }
-
-    /// As [`Self::lookup`], where there may be no memory for a lease.
     ///
     /// # Errors
-    /// The host gives no more memory.
-    pub fn try_lookup(&mut self, key: &[u8], lease_life: u64) -> Result<Lookup, SetError> {
+    /// There is no value, and the host gives no more memory for a lease.
+    pub fn lookup(&mut self, key: &[u8], lease_life: u64) -> Result<Lookup, SetError> {
         // The key of a lease is kept twice. What there is a value for needs none.
         let size = key.len().saturating_mul(2);
-        if self.budget.is_some() && !self.headroom.is_there(size) && !self.contains(key) {
+        if !self.has_headroom(size) && !self.contains(key) {
             self.find_headroom(key, size)?;
         }
-        Ok(self.lookup(key, lease_life))
+        if let Some(value) = self.get(key) {
+            return Ok(Lookup::Hit(value));
+        }
+        let lease = self.leases.take(key, clock::now(), lease_life)?;
+        Ok(lease.map_or(Lookup::Busy, Lookup::Lead))
     }
 
     /// Stores the value that a leader found out. `Ok(false)` if its lease had ended.
@@ -431,6 +439,11 @@ impl Cache {
         }
         let size = key.len() + value;
         if self.headroom.holds(size) { Ok(()) } else { self.find_headroom(key, size) }
+    }
+
+    /// Whether so many bytes can be had. Under a memory limit they may be of the last ones: then it always looks.
+    fn has_headroom(&mut self, size: usize) -> bool {
+        if self.budget.is_some() { self.headroom.is_there(size) } else { self.headroom.holds(size) }
     }
 
     #[cold]
@@ -497,15 +510,24 @@ impl Cache {
     }
 
     /// Has moka tell of what it removes from now on. The entries move into a moka cache that does, in no order.
+    ///
+    /// # Errors
+    /// There is no memory for it.
     #[inline]
-    fn watch(&mut self) {
+    fn watch(&mut self) -> Result<(), SetError> {
         if !self.watched {
+            // A key and a value of each, in a vector that doubles.
+            let entries = usize::try_from(self.entry_count()).unwrap_or(usize::MAX);
+            if !self.headroom.is_there(entries.saturating_mul(3 * size_of::<(Arc<Key>, Value)>())) {
+                return Err(SetError::OutOfMemory);
+            }
             let Stats { replaced, size, .. } = self.stats();
             self.shared.count_unwatched(replaced, size);
             let entries = self.take_all();
             self.watched = true;
             self.put_back(entries);
         }
+        Ok(())
     }
 
     /// Moves the entries into a moka cache whose time begins now. The old one sees no time after its end: it would take
@@ -593,7 +615,7 @@ fn reclaim() {
 }
 
 /// A walk over the keys that were live when it began.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct KeyCursor {
     keys: vec::IntoIter<Arc<Key>>,
 }

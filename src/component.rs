@@ -119,7 +119,8 @@ impl face::GuestCache for Cache {
     }
 
     fn keys(&self) -> face::KeyCursor {
-        let keys = self.run(cache::Cache::keys);
+        // Nor for a walk that there is no memory for.
+        let keys = self.run(|cache| if cache.can_walk() { cache.keys() } else { crate::KeyCursor::default() });
         face::KeyCursor::new(KeyCursor { keys: RefCell::new(keys), cache: Rc::downgrade(&self.0) })
     }
 
@@ -146,11 +147,12 @@ impl face::GuestCache for Cache {
 
     fn lookup(&self, key: Vec<u8>, lease_life: u64) -> face::LookupResult {
         match self.run(|cache| cache.lookup(&key, lease_life)) {
-            cache::Lookup::Hit(value) => face::LookupResult::Hit(value.to_vec()),
-            cache::Lookup::Lead(id) => {
+            Ok(cache::Lookup::Hit(value)) => face::LookupResult::Hit(value.to_vec()),
+            Ok(cache::Lookup::Lead(id)) => {
                 face::LookupResult::Lead(face::Lease::new(Lease { id, cache: Rc::downgrade(&self.0) }))
             }
-            cache::Lookup::Busy => face::LookupResult::Busy,
+            // The contract has no case for a want of memory: for now nobody can lead.
+            Ok(cache::Lookup::Busy) | Err(_) => face::LookupResult::Busy,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use crate::entry::Key;
 use crate::hash::KeyedHash;
+use crate::memory::SetError;
 
 /// Names a lease among those of its cache; never given twice while the lease is out.
 pub type LeaseId = u32;
@@ -28,12 +29,19 @@ impl Leases {
     }
 
     /// A new lease on the key, unless one is out.
-    pub(crate) fn take(&mut self, key: &[u8], now: u64, life: u64) -> Option<LeaseId> {
+    ///
+    /// # Errors
+    /// The host gives no more memory.
+    pub(crate) fn take(&mut self, key: &[u8], now: u64, life: u64) -> Result<Option<LeaseId>, SetError> {
         if self.by_key.get(key).is_some_and(|lease| now < lease.ends) {
-            return None;
+            return Ok(None);
         }
         self.end(key);
         self.sweep(now);
+        // With many leases out the tables are large. The key itself is left to the headroom.
+        if self.by_key.try_reserve(1).is_err() || self.keys.try_reserve(1).is_err() {
+            return Err(SetError::OutOfMemory);
+        }
         let mut id = self.last_id.wrapping_add(1).max(1);
         while self.keys.contains_key(&id) {
             id = id.wrapping_add(1).max(1);
@@ -42,7 +50,7 @@ impl Leases {
         let key = Key::new(key, *self.by_key.hasher());
         self.keys.insert(id, key.clone());
         self.by_key.insert(key, Lease { id, ends: now.saturating_add(life) });
-        Some(id)
+        Ok(Some(id))
     }
 
     /// Ends the lease on a key, if there is one.

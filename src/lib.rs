@@ -31,7 +31,7 @@ pub use stats::Stats;
 
 #[cfg(all(target_family = "wasm", feature = "guest"))]
 mod component;
-#[cfg(any(all(target_family = "wasm", feature = "guest"), feature = "fuzz"))]
+#[cfg(any(all(target_family = "wasm", feature = "guest"), feature = "fuzz", test))]
 mod direct;
 #[cfg(feature = "fuzz")]
 #[doc(hidden)]

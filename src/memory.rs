@@ -37,6 +37,9 @@ const TO_EVICT: usize = 16 << 10;
 /// An empty moka cache takes less than this, in bytes. Measured in wasm: 28 KB.
 const EMPTY_CACHE: usize = 32 << 10;
 
+/// What all of moka's tables and queues take before there are entries to speak of, in bytes.
+const TABLES_AT_FIRST: usize = 128 << 10;
+
 /// Entries from this size on are looked at singly, in bytes.
 pub(crate) const LARGE: usize = 32 << 10;
 
@@ -197,6 +200,12 @@ pub(crate) fn with_reserve<T>(work: impl FnOnce() -> T) -> T {
         keep_reserve();
     }
     result
+}
+
+/// moka makes its tables when a key first touches them, in a read too, which cannot be refused. This has the guest hold
+/// memory for them from the opening on.
+pub(crate) fn ask_for_tables() {
+    can_be_had(TABLES_AT_FIRST);
 }
 
 /// Whether an empty moka cache can be made.

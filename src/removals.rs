@@ -208,6 +208,22 @@ impl Shared {
         (removals, std::mem::take(&mut state.lost))
     }
 
+    pub(crate) fn take_oldest(&self) -> Option<Removal> {
+        let mut state = self.state();
+        let removal = state.log.pop_front();
+        if state.log.is_empty() {
+            state.log = VecDeque::new();
+        }
+        removal
+    }
+
+    pub(crate) fn lose_oldest(&self) {
+        if self.take_oldest().is_some() {
+            self.state().lost += 1;
+            self.counters.lost.fetch_add(1, Relaxed);
+        }
+    }
+
     pub(crate) fn next_size(&self) -> Option<usize> {
         self.state().log.front().map(|removal| removal.key.len() + removal.value.len())
     }

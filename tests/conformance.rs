@@ -200,7 +200,7 @@ impl Subject for Core {
     }
 
     fn lookup(&mut self, cache: &SharedCache, key: &[u8], lease_life: u64) -> Lookup<Self::Lease> {
-        match self.run(cache, |cache| cache.lookup(key, lease_life)) {
+        match self.run(cache, |cache| cache.lookup(key, lease_life)).expect("there is memory") {
             moka_cache::Lookup::Hit(value) => Lookup::Hit(value.to_vec()),
             moka_cache::Lookup::Lead(lease) => Lookup::Lead((Rc::downgrade(cache), lease)),
             moka_cache::Lookup::Busy => Lookup::Busy,

@@ -266,7 +266,7 @@ impl Run {
             }
             Op::Lookup(number, life) => {
                 let key = key(number);
-                match self.cache.lookup(&key, u64::from(life) * UNIT) {
+                match self.cache.lookup(&key, u64::from(life) * UNIT).expect("memory") {
                     Lookup::Hit(found) => {
                         self.judge(&key, Some(&found), true);
                         self.hold(number, Some(found));

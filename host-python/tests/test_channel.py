@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 from collections.abc import Callable, Iterator
@@ -740,6 +741,52 @@ def test_both_channels_refuse_alike(either: Channel) -> None:
     with pytest.raises(EntryTooLargeError):
         either.set_many([Entry(b"a", b"1"), Entry(b"k", bytes(MIB)), Entry(b"b", b"2")])
     assert either.get_many([b"k", b"a", b"b"]) == [b"old", b"1", None]
+
+
+def test_both_channels_refuse_what_can_never_come_in(either: Channel) -> None:
+    """What is larger than all of the sandbox's memory is refused by its size, as a key too, and costs no entry."""
+    either.set(b"k", b"old")
+    large = bytes(12 * MIB)
+    lease = either.lookup(b"leased", 10**18)
+    assert isinstance(lease, int)
+    for attempt in (
+        lambda: either.set(b"k", large),
+        lambda: either.get_or_insert(b"l", large),
+        lambda: either.set_many([Entry(b"a", b"1"), Entry(b"k", large), Entry(b"b", b"2")]),
+        lambda: either.fill(lease, large),
+        lambda: either.get(large),
+        lambda: either.get_many([b"k", large]),
+        lambda: either.contains(large),
+        lambda: either.lookup(large[: 4 * MIB], 10**18),
+        lambda: either.expire(large, None),
+        lambda: either.remaining(large),
+        lambda: either.remove(large),
+        lambda: either.remove_many([b"c", large]),
+    ):
+        with pytest.raises(EntryTooLargeError, match=r"the entry would take .* raise memory_limit"):
+            attempt()
+    assert either.get_many([b"k", b"a", b"b"]) == [b"old", b"1", None]
+    assert isinstance(either.lookup(b"leased", 10**18), int)
+    assert either.counters().restarts == 0
+
+
+def test_batches_of_more_than_the_memory(either: Channel) -> None:
+    """Batches whose entries, or whose answers, are together more than all of the sandbox's memory are whole."""
+    value = b"v" * 40_000
+    either.set_many([Entry(b"k%d" % (number % 7), value) for number in range(160)])
+    assert either.get_many([b"k0"] * 160) == [value] * 160
+    assert either.remove_many([b"k%d" % number for number in range(8)]) == 7
+    assert either.counters().restarts == 0
+
+
+def test_leases_of_long_keys(either: Channel) -> None:
+    """A lookup that there is no memory for a lease for leads nobody, and costs nothing but entries."""
+    led = [either.lookup(b"%d" % number + bytes(150_000), 10**18) for number in range(3)]
+    assert isinstance(led[0], int)
+    for number in range(3, 20):
+        with contextlib.suppress(GuestMemoryError):
+            either.lookup(b"%d" % number + bytes(150_000), 10**18)
+    assert either.counters().restarts == 0
 
 
 def test_both_channels_close_alike(either: Channel) -> None:

@@ -1,6 +1,6 @@
 //! Requests and answers of more than one key.
 
-use super::answer::{Error, Reply};
+use super::answer::{Error, LENGTH_LIMIT, Reply};
 use super::options;
 use crate::memory::SetError;
 use crate::{Cache, Cause, KeyCursor, Stats};
@@ -15,6 +15,9 @@ const USUAL: usize = 32;
 const ENOUGH_KEYS: usize = 256 << 10;
 
 const ABSENT: u32 = u32::MAX;
+
+/// An answer to no key.
+const NONE_ANSWERED: &str = "\0\0\0\0";
 
 /// Reads a request; whatever runs beyond it is malformed.
 pub(crate) struct Reader<'a>(&'a [u8]);
@@ -55,6 +58,18 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// A buffer for an answer of so many bytes at least.
+pub(crate) fn buffer(size: usize) -> Result<Vec<u8>, SetError> {
+    let mut answer = Vec::new();
+    answer.try_reserve_exact(size).map_err(|_| SetError::OutOfMemory)?;
+    Ok(answer)
+}
+
+/// Whether an answer that is to be shorter than `limit` has room for so many bytes more.
+fn has_room(answer: &mut Vec<u8>, size: usize, limit: usize) -> bool {
+    answer.len().saturating_add(size) < limit && answer.try_reserve(size).is_ok()
+}
+
 /// Lengths and counts that came from 32 bits, or are bounded by [`super::answer::LENGTH_LIMIT`].
 fn put(answer: &mut Vec<u8>, number: usize) {
     answer.extend(u32::try_from(number).unwrap_or(u32::MAX).to_le_bytes());
@@ -71,15 +86,20 @@ fn set_count(answer: &mut [u8], at: usize, count: u32) {
 }
 
 pub(crate) fn get_many(cache: &mut Cache, request: &[u8]) -> Result<Reply, Error> {
+    answer_many(cache, request, LENGTH_LIMIT)
+}
+
+fn answer_many(cache: &mut Cache, request: &[u8], limit: usize) -> Result<Reply, Error> {
     let mut reader = Reader::new(request);
     let count = reader.u32()?;
-    let mut answer = vec![0; 4];
     // Without memory for all of them at once, it grows as far as there is some.
-    drop(answer.try_reserve(ENOUGH.min((count as usize).saturating_mul(USUAL))));
+    let usual = ENOUGH.min((count as usize).saturating_mul(USUAL)) + 4;
+    let Ok(mut answer) = buffer(usual).or_else(|_| buffer(4)) else { return Ok(Reply::Text(NONE_ANSWERED)) };
+    answer.extend([0; 4]);
     let mut answered = 0;
     while answered < count && answer.len() <= ENOUGH {
         let value = cache.get(reader.key()?);
-        if answer.try_reserve(value.as_deref().map_or(0, <[u8]>::len) + 4).is_err() {
+        if !has_room(&mut answer, value.as_deref().map_or(0, <[u8]>::len) + 4, limit) {
             break;
         }
         match value {
@@ -95,6 +115,8 @@ pub(crate) fn get_many(cache: &mut Cache, request: &[u8]) -> Result<Reply, Error
 pub(crate) fn set_many(cache: &mut Cache, request: &[u8]) -> Result<Reply, Error> {
     let mut reader = Reader::new(request);
     let count = reader.u32()?;
+    // Before anything is stored: without an answer the caller would not know of it.
+    let mut answer = buffer(8)?;
     let mut stored: u32 = 0;
     let mut code = 0;
     while stored < count {
@@ -107,7 +129,9 @@ pub(crate) fn set_many(cache: &mut Cache, request: &[u8]) -> Result<Reply, Error
         }
         stored += 1;
     }
-    Ok(Reply::Bytes([stored.to_le_bytes(), code.to_le_bytes()].concat()))
+    answer.extend(stored.to_le_bytes());
+    answer.extend(code.to_le_bytes());
+    Ok(Reply::Bytes(answer))
 }
 
 pub(crate) fn remove_many(cache: &mut Cache, request: &[u8]) -> Result<Reply, Error> {
@@ -121,11 +145,12 @@ pub(crate) fn remove_many(cache: &mut Cache, request: &[u8]) -> Result<Reply, Er
 
 /// Up to `limit` keys, and whether the walk is over. Ends early where there is no memory for more.
 pub(crate) fn keys(cache: &mut Cache, cursor: &mut KeyCursor, limit: u32) -> Result<(Vec<u8>, bool), Error> {
-    let mut answer = vec![0; 4];
+    let mut answer = buffer(4)?;
+    answer.extend([0; 4]);
     let mut count = 0;
     while count < limit && answer.len() <= ENOUGH_KEYS {
         let Some(size) = cursor.next_size(cache) else { break };
-        if answer.try_reserve(4 + size).is_err() {
+        if !has_room(&mut answer, 4 + size, LENGTH_LIMIT) {
             if count == 0 {
                 // An empty page would say that the walk is over.
                 return Err(SetError::OutOfMemory.into());
@@ -140,23 +165,24 @@ pub(crate) fn keys(cache: &mut Cache, cursor: &mut KeyCursor, limit: u32) -> Res
     Ok((answer, count == 0))
 }
 
-pub(crate) fn drain(cache: &mut Cache, limit: u32) -> Vec<u8> {
-    let mut answer = vec![0; 12];
+pub(crate) fn drain(cache: &mut Cache, limit: u32) -> Result<Vec<u8>, Error> {
+    hand_over(cache, limit, LENGTH_LIMIT)
+}
+
+fn hand_over(cache: &mut Cache, limit: u32, length_limit: usize) -> Result<Vec<u8>, Error> {
+    let mut answer = buffer(12)?;
+    answer.extend([0; 12]);
     let mut count = 0;
-    let mut lost = 0;
     while count < limit && answer.len() <= ENOUGH {
         let Some(size) = cache.next_removal_size() else { break };
-        if answer.try_reserve(12 + size).is_err() {
+        if !has_room(&mut answer, 12 + size, length_limit) {
             if count == 0 {
                 // It can never be handed over.
-                cache.drain_removals(1);
-                lost += 1;
+                cache.lose_removal();
             }
             break;
         }
-        let (removals, lost_now) = cache.drain_removals(1);
-        lost += lost_now;
-        let Some(removal) = removals.first() else { break };
+        let Some(removal) = cache.next_removal() else { break };
         put(
             &mut answer,
             match removal.cause {
@@ -172,14 +198,14 @@ pub(crate) fn drain(cache: &mut Cache, limit: u32) -> Vec<u8> {
         answer.extend_from_slice(&removal.value);
         count += 1;
     }
-    lost += cache.drain_removals(0).1;
+    let (_, lost) = cache.drain_removals(0);
     answer[..8].copy_from_slice(&lost.to_le_bytes());
     set_count(&mut answer, 8, count);
-    answer
+    Ok(answer)
 }
 
-pub(crate) fn stats(stats: &Stats) -> Vec<u8> {
-    [
+pub(crate) fn stats(stats: &Stats) -> Result<Vec<u8>, Error> {
+    let numbers = [
         stats.hits,
         stats.misses,
         stats.insertions,
@@ -191,8 +217,66 @@ pub(crate) fn stats(stats: &Stats) -> Vec<u8> {
         stats.entries,
         stats.weight,
         stats.memory_bytes,
-    ]
-    .into_iter()
-    .flat_map(u64::to_le_bytes)
-    .collect()
+    ];
+    let mut answer = buffer(size_of_val(&numbers))?;
+    answer.extend(numbers.into_iter().flat_map(u64::to_le_bytes));
+    Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Config, EntryOptions};
+
+    /// In the place of [`LENGTH_LIMIT`].
+    const LIMIT: usize = 100;
+
+    fn cache(values: &[(&str, usize)]) -> Cache {
+        let mut cache = Cache::open(Config { removal_log: Some(100), ..Config::default() }, (1, 2)).unwrap();
+        for (key, length) in values {
+            cache.set(key.as_bytes(), &vec![7; *length], &EntryOptions::default()).unwrap();
+        }
+        cache
+    }
+
+    fn request(keys: &[&str]) -> Vec<u8> {
+        let mut request = Vec::new();
+        put(&mut request, keys.len());
+        for key in keys {
+            put_bytes(&mut request, key.as_bytes());
+        }
+        request
+    }
+
+    fn answered(reply: &Reply) -> (usize, u32) {
+        let Reply::Bytes(bytes) = reply else { panic!("{reply:?}") };
+        (bytes.len(), Reader::new(bytes).u32().unwrap())
+    }
+
+    #[test]
+    fn values_end_before_an_answer_is_too_long() {
+        let mut cache = cache(&[("a", 40), ("b", 47), ("c", 48), ("d", 92)]);
+        let mut ask = |keys: &[&str]| answered(&answer_many(&mut cache, &request(keys), LIMIT).unwrap());
+        assert_eq!(ask(&["a", "b", "a"]), (99, 2));
+        assert_eq!(ask(&["a", "c"]), (48, 1));
+        assert_eq!(ask(&["d", "a"]), (4, 0));
+    }
+
+    #[test]
+    fn removals_end_before_an_answer_is_too_long_and_what_is_longer_is_lost() {
+        let mut cache = cache(&[("a", 30), ("b", 30), ("c", 75), ("d", 74)]);
+        for key in ["a", "b", "c", "d"] {
+            cache.remove(key.as_bytes()).unwrap();
+        }
+        let mut drain = || {
+            let answer = hand_over(&mut cache, 10, LIMIT).unwrap();
+            let mut reader = Reader::new(&answer);
+            (reader.u64().unwrap(), reader.u32().unwrap(), answer.len())
+        };
+        assert_eq!(drain(), (0, 2, 98));
+        assert_eq!(drain(), (1, 0, 12));
+        assert_eq!(drain(), (0, 1, 99));
+        assert_eq!(drain(), (0, 0, 12));
+        assert_eq!(cache.stats().removals_lost, 1);
+    }
 }

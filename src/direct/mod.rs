@@ -16,11 +16,11 @@ use answer::{Error, Reply};
 use batch::Reader;
 use table::{Slot, with_guest, with_slot};
 
-#[cfg(not(feature = "fuzz"))]
+#[cfg(not(any(feature = "fuzz", test)))]
 use crate::component::seed;
 
-/// The fuzzer's runs are to be the same again.
-#[cfg(feature = "fuzz")]
+/// The runs of the fuzzer and of tests are to be the same again.
+#[cfg(any(feature = "fuzz", test))]
 fn seed() -> (u64, u64) {
     (1, 2)
 }
@@ -161,7 +161,11 @@ extern "C" fn moka_remaining(lane: u32, cache: u32, key: u32, now: u64) -> u64 {
         Ok(match slot.cache.remaining(key) {
             Life::Absent => Reply::No,
             Life::Unlimited => Reply::Yes(0),
-            Life::Limited(life) => Reply::Bytes(life.to_le_bytes().to_vec()),
+            Life::Limited(life) => {
+                let mut answer = batch::buffer(8)?;
+                answer.extend(life.to_le_bytes());
+                Reply::Bytes(answer)
+            }
         })
     })
 }
@@ -189,7 +193,7 @@ extern "C" fn moka_run_pending(lane: u32, cache: u32, now: u64) -> u64 {
 
 #[unsafe(no_mangle)]
 extern "C" fn moka_stats(lane: u32, cache: u32) -> u64 {
-    with_slot(lane, cache, [0, 0], |slot, _, _| Ok(Reply::Bytes(batch::stats(&slot.cache.stats()))))
+    with_slot(lane, cache, [0, 0], |slot, _, _| Ok(Reply::Bytes(batch::stats(&slot.cache.stats())?)))
 }
 
 #[unsafe(no_mangle)]
@@ -234,13 +238,13 @@ extern "C" fn moka_keys_close(lane: u32, cache: u32, cursor: u32) -> u64 {
 
 #[unsafe(no_mangle)]
 extern "C" fn moka_drain(lane: u32, cache: u32, limit: u32) -> u64 {
-    with_slot(lane, cache, [0, 0], |slot, _, _| Ok(Reply::Bytes(batch::drain(&mut slot.cache, limit))))
+    with_slot(lane, cache, [0, 0], |slot, _, _| Ok(Reply::Bytes(batch::drain(&mut slot.cache, limit)?)))
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn moka_lookup(lane: u32, cache: u32, key: u32, life: u64, now: u64) -> u64 {
     operate(lane, cache, [key, 0], now, |slot, key, _| {
-        Ok(match slot.cache.try_lookup(key, life)? {
+        Ok(match slot.cache.lookup(key, life)? {
             Lookup::Hit(value) => Reply::Value(value),
             Lookup::Lead(lease) => Reply::Yes(lease),
             Lookup::Busy => Reply::No,

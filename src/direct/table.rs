@@ -131,7 +131,11 @@ impl Guest {
 
     /// The address of at least `size` bytes, or 0.
     pub(crate) fn mailbox(&mut self, lane: u32, size: usize) -> u32 {
-        if lane as usize >= LANES { 0 } else { self.lane(lane).mailbox.ensure(size) }
+        let missing = (lane as usize + 1).saturating_sub(self.lanes.len());
+        if lane as usize >= LANES || self.lanes.try_reserve(missing).is_err() {
+            return 0;
+        }
+        self.lane(lane).mailbox.ensure(size)
     }
 
     /// Puts a new cache into a free place, and answers its handle.

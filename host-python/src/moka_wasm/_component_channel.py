@@ -22,8 +22,11 @@ from ._sandbox import CLOCK, RANDOM, engine, random_u64
 
 INTERFACE = "moka:cache/cache@0.1.0"
 _U64 = 2**64 - 1
-# Bytes that a call may hand over, beside what the memory limit lets the cache hold.
-_HANDED_OVER: Final = 8 << 20
+# What the arguments or the answer of a call may take, in bytes, beside what the memory limit lets the cache hold; and
+# beside as much as it lets the cache hold, for an answer that tells all of it.
+_HANDED_OVER: Final = 2 << 20
+# How many bytes of keys and values a batch hands over at once.
+_BATCH: Final = 512 << 10
 
 
 @functools.cache
@@ -59,6 +62,8 @@ class ComponentChannel:
         self._config = config
         self._now = config.clock or time.monotonic_ns
         self._records = config.removal_log > 0
+        # No entry may take as much, in bytes.
+        self._most = min((config.memory_limit or 1 << 32) // 3, 1 << 30)
         self._leases: dict[int, wit.ResourceAny] = {}
         self._last_lease = 0
         # What the sandboxes before this one had counted, and how many they were; and what this one has, if known.
@@ -72,7 +77,7 @@ class ComponentChannel:
         if config.memory_limit is not None:
             # The guest refuses a limit below 1 MiB by itself, but needs some memory to say so. What is handed over lies
             # in its memory before it can refuse it: on this face it cannot be asked to make room first.
-            self._store.set_limits(memory_size=max(config.memory_limit, 1 << 20) + _HANDED_OVER)
+            self._store.set_limits(memory_size=min(2 * max(config.memory_limit, 1 << 20) + _HANDED_OVER, 1 << 32))
         linker = wit.Linker(engine())
         with linker.root() as root:
             with root.add_instance(CLOCK[0]) as clock:
@@ -147,13 +152,25 @@ class ComponentChannel:
         self.removals_wait = self._records
         return answer
 
+    def _check(self, size: int) -> None:
+        """Refuses so many bytes of key and value if they can never fit, before they are handed over: the guest would,
+        but may have no memory to take them in."""
+        if size >= self._most:
+            raise EntryTooLargeError(
+                f"the entry would take over {size} bytes and may take less than {self._most}: store less or raise "
+                "memory_limit"
+            )
+
     def get(self, key: bytes, /) -> bytes | None:
+        self._check(len(key))
         return self._method("get", key)  # type: ignore[no-any-return]
 
     def contains(self, key: bytes, /) -> bool:
+        self._check(len(key))
         return bool(self._method("contains", key))
 
     def set(self, key: bytes, value: bytes, weight: int = 1, ttl: int | None = None, tti: int | None = None, /) -> None:
+        self._check(len(key) + len(value))
         answer = self._method("set", key, value, _options(weight, ttl, tti))
         if answer.tag == "err":
             raise _set_error(answer.payload)
@@ -161,19 +178,23 @@ class ComponentChannel:
     def get_or_insert(
         self, key: bytes, value: bytes, weight: int = 1, ttl: int | None = None, tti: int | None = None, /
     ) -> bytes | None:
+        self._check(len(key) + len(value))
         answer = self._method("get-or-insert", key, value, _options(weight, ttl, tti))
         if answer.tag == "err":
             raise _set_error(answer.payload)
         return answer.payload  # type: ignore[no-any-return]
 
     def expire(self, key: bytes, remaining: int | None, /) -> bool:
+        self._check(len(key))
         return bool(self._method("expire", key, remaining))
 
     def remaining(self, key: bytes, /) -> int | None:
+        self._check(len(key))
         life = self._method("remaining", key)
         return {"absent": None, "unlimited": UNLIMITED}.get(life.tag, life.payload)
 
     def remove(self, key: bytes, /) -> bytes | None:
+        self._check(len(key))
         return self._method("remove", key)  # type: ignore[no-any-return]
 
     def clear(self) -> None:
@@ -188,19 +209,54 @@ class ComponentChannel:
         self._counted = Counters(*(getattr(stats, name) for name in names))
         return together(self._before, self._counted)
 
+    def _end_of_batch(self, entries: Sequence[tuple[bytes, bytes]], start: int) -> int:
+        """Where the entries end that can be handed over together with the one at ``start``, each key once: the values
+        of different keys are no more than the cache holds."""
+        keys: set[bytes] = set()
+        total = 0
+        for position in range(start, len(entries)):
+            key, value = entries[position]
+            size = len(key) + len(value)
+            total += size
+            if position == start:
+                self._check(size)
+            elif total > _BATCH or size >= self._most or key in keys:
+                return position
+            keys.add(key)
+        return len(entries)
+
     def get_many(self, keys: Sequence[bytes], /) -> list[bytes | None]:
-        return self._method("get-many", list(keys))  # type: ignore[no-any-return]
+        entries = [(key, b"") for key in keys]
+        values: list[bytes | None] = []
+        while len(values) < len(keys):
+            start = len(values)
+            values += self._method("get-many", list(keys[start : self._end_of_batch(entries, start)]))
+        return values
 
     def set_many(self, entries: Sequence[Entry], /) -> None:
-        failed = self._method(
-            "set-many", [(key, value, _options(weight, ttl, tti)) for key, value, weight, ttl, tti in entries]
-        )
-        if failed is not None:
-            # The entries before it are stored; this one by itself, for its error.
-            self.set(*entries[failed.index])
+        pairs = [(key, value) for key, value, *_ in entries]
+        position = 0
+        while position < len(entries):
+            end = self._end_of_batch(pairs, position)
+            options = [_options(weight, ttl, tti) for _, _, weight, ttl, tti in entries[position:end]]
+            batch = [(*pair, option) for pair, option in zip(pairs[position:end], options, strict=True)]
+            failed = self._method("set-many", batch)
+            if failed is None:
+                position = end
+            else:
+                # The entries before it are stored; this one by itself, for its error.
+                position += failed.index
+                self.set(*entries[position])
+                position += 1
 
     def remove_many(self, keys: Sequence[bytes], /) -> int:
-        return int(self._method("remove-many", list(keys)))
+        entries = [(key, b"") for key in keys]
+        removed = start = 0
+        while start < len(keys):
+            end = self._end_of_batch(entries, start)
+            removed += int(self._method("remove-many", list(keys[start:end])))
+            start = end
+        return removed
 
     def keys(self) -> _KeyCursor:
         return _KeyCursor(self, self._method("keys"))
@@ -212,6 +268,7 @@ class ComponentChannel:
         return removals, int(answer.lost)
 
     def lookup(self, key: bytes, lease_life: int, /) -> bytes | int | None:
+        self._check(len(key))
         found = self._method("lookup", key, lease_life)
         if not isinstance(found, wit.ResourceAny):
             return found  # type: ignore[no-any-return]
@@ -225,6 +282,12 @@ class ComponentChannel:
         held = self._leases.pop(lease, None)
         if held is None:
             return False
+        try:
+            self._check(len(value))
+        except EntryTooLargeError:
+            # It is used up all the same.
+            held.drop(self._store)
+            raise
         answer = self._call("[static]lease.fill", held, value, _options(weight, ttl, tti))
         self.removals_wait = self._records
         if answer is None or answer.tag == "ok":

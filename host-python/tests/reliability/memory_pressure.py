@@ -7,7 +7,7 @@ Two ways for the memory to end:
 * *limits*: random operations with keys and values of any size up to the limit, under each of :data:`LIMITS`, with the
   sandbox's own cap at the same size behind it;
 * *refusals*: a fixed sequence of operations, and a host that refuses the guest's n-th page of memory, for good or
-  only that once, for every n from the third to the last.
+  only that once, for every n from the first to the last.
 
 After each operation the answer must be what a dict with losses may answer, and the memory within its cap.
 """
@@ -28,9 +28,6 @@ from moka_wasm._direct_channel import DirectChannel
 MIB = 1 << 20
 PAGE = 1 << 16
 SECOND = 10**9
-FIRST_PAGES = 2
-"""What the guest must be granted after a cache was opened: moka makes its tables when a key first touches them, in a
-read too, which cannot be refused."""
 LIMITS = tuple(int(size * MIB) for size in (1, 1.00001, 1.5, 2, 3, 5, 8, 16, 37, 64))
 
 
@@ -256,9 +253,15 @@ def under_limit(limit: int, seed: int, operations: int) -> Counter[str]:
     return model.counts
 
 
-def fixed_operations(model: Model) -> Iterator[None]:
-    """A sequence in which memory grows by all that can make it grow; pauses after each operation."""
-    rng, clock = random.Random(0), Steps()
+def fixed_operations(model: Model, seed: int) -> Iterator[None]:
+    """A sequence in which memory grows by all that can make it grow; pauses after each operation. With an odd seed what
+    comes at random comes first, into tables that are not made yet."""
+    rng, clock = random.Random(seed), Steps()
+    running = random_operations(model, clock, rng, 2 * MIB)
+    if seed % 2:
+        for _ in range(200):
+            next(running)
+            yield
     for number in range(600):
         model.set(b"small %d" % number, b"s" * 600)
         yield
@@ -267,7 +270,6 @@ def fixed_operations(model: Model) -> Iterator[None]:
         yield
         model.expire(b"large %d" % number, None if number % 2 else 10**15)
         yield
-    running = random_operations(model, clock, rng, 2 * MIB)
     for _ in range(400):
         next(running)
         yield
@@ -289,24 +291,28 @@ class Refusing:
         self.channel._guest.sandbox.store.set_limits(memory_size=size)  # type: ignore[union-attr]
 
 
-def refusals(limit: int | None, removal_log: int = 0, *, lasting: bool, step: int = 1) -> Iterator[tuple[int, str]]:
-    """Refuses the guest memory beyond n pages more than it begins with, for each n (or every ``step``-th) from
-    :data:`FIRST_PAGES` until it asks for no more.
+def refusals(
+    limit: int | None, removal_log: int = 0, *, lasting: bool, seed: int = 0, step: int = 1
+) -> Iterator[tuple[int, str]]:
+    """Refuses the guest memory beyond n pages more than it begins with, for each n (or every ``step``-th) from 0 until
+    it asks for no more.
 
     Args:
         limit: The cache's memory limit.
+        removal_log: How many removals it logs.
+        seed: Of the operations that are chosen at random.
         lasting: Whether the host refuses for good, or grants everything once an operation has been refused something.
 
     Yields:
         Each n, and what became of it.
     """
-    pages = FIRST_PAGES
+    pages = 0
     while True:
         refusing = Refusing(limit, removal_log)
         model, cap = refusing.model, refusing.first + pages * PAGE
         refusing.cap(cap)
         try:
-            for _ in fixed_operations(model):
+            for _ in fixed_operations(model, seed):
                 if refusing.memory() > cap:
                     if lasting:
                         raise WrongAnswerError(f"{refusing.memory()} bytes of memory under a cap of {cap}")
@@ -326,7 +332,7 @@ def refusals(limit: int | None, removal_log: int = 0, *, lasting: bool, step: in
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--operations", type=int, default=10_000, help="for each limit and seed (default: %(default)s)")
-    parser.add_argument("--seeds", type=int, default=5, help="for each limit (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, default=5, help="of each (default: %(default)s)")
     options = parser.parse_args()
     for limit in LIMITS:
         counts: Counter[str] = Counter()
@@ -335,10 +341,14 @@ def main() -> int:
         print(f"limit {limit / MIB:g} MiB:", ", ".join(f"{n:,} {what}" for what, n in sorted(counts.items())))
     for limit in (None, 2 * MIB, 4 * MIB):
         for lasting in (True, False):
-            points = list(refusals(limit, lasting=lasting))
-            size = "none" if limit is None else f"{limit / MIB:g} MiB"
-            kind = "for good" if lasting else "once"
-            print(f"memory limit {size}, refused {kind} at each of {len(points)} pages: answered or refused cleanly")
+            for seed in range(options.seeds):
+                points = list(refusals(limit, seed % 3 * 50, lasting=lasting, seed=seed))
+                size = "none" if limit is None else f"{limit / MIB:g} MiB"
+                kind = "for good" if lasting else "once"
+                print(
+                    f"memory limit {size}, seed {seed}, refused {kind} at each of {len(points)} pages: answered or "
+                    "refused cleanly"
+                )
     return 0
 
 

@@ -6,11 +6,23 @@
 from __future__ import annotations
 
 import gc
+import random
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from memory_pressure import LIMITS, MIB, PAGE, Model, Refusing, Steps, WrongAnswerError, refusals, under_limit
+from memory_pressure import (
+    LIMITS,
+    MIB,
+    PAGE,
+    Model,
+    Refusing,
+    Steps,
+    WrongAnswerError,
+    random_operations,
+    refusals,
+    under_limit,
+)
 
 from moka_wasm import EntryTooLargeError, GuestMemoryError, SandboxError
 from moka_wasm._channel import CacheConfig
@@ -27,11 +39,69 @@ def test_random_operations_under_a_limit(limit: int) -> None:
 
 @pytest.mark.parametrize("limit", [None, 2 * MIB])
 @pytest.mark.parametrize("lasting", [True, False])
-def test_memory_that_is_refused(limit: int | None, lasting: bool) -> None:
+@pytest.mark.parametrize("seed", range(3))
+def test_memory_that_is_refused(limit: int | None, lasting: bool, seed: int) -> None:
     """A host that refuses memory at any point, for good or once, finds a cache that answers or refuses cleanly."""
-    points = list(refusals(limit, lasting=lasting, step=6))
+    points = list(refusals(limit, seed * 50, lasting=lasting, seed=seed, step=6))
     assert not points[0][1].endswith(", 0 refused")
     assert points[-1][1].endswith(", 0 refused")
+
+
+def test_refusals_from_the_opening_on() -> None:
+    """A host that grants next to nothing beyond what there was when the cache was opened: reads and lookups, which come
+    upon tables that are not made yet, never trap."""
+    for seed in range(60):
+        for pages in range(4):
+            refusing = Refusing(None, seed % 2 * 50)
+            refusing.cap(refusing.first + pages * PAGE)
+            running = random_operations(refusing.model, Steps(), random.Random(seed), 2 * MIB)
+            for _ in range(150):
+                next(running)
+            refusing.model.check_all()
+            refusing.channel.close()
+
+
+@pytest.mark.parametrize("operation", ["get_many", "lookup", "get", "set"])
+def test_one_operation_with_no_more_memory(operation: str) -> None:
+    """From the opening on the host grants nothing: the same operation with ever new keys is answered or refused."""
+    refusing = Refusing(None)
+    refusing.cap(refusing.first)
+    channel = refusing.channel
+    for number in range(3000):
+        key = b"key %d" % number
+        refusing.model.attempt(
+            {
+                "get_many": lambda key=key, number=number: channel.get_many([key, b"%d" % (number % 50)]),
+                "lookup": lambda key=key: channel.lookup(key, 10**18),
+                "get": lambda key=key: channel.get(key),
+                "set": lambda key=key: channel.set(key, b"v"),
+            }[operation]
+        )
+    assert channel.counters().restarts == 0
+
+
+@pytest.mark.parametrize("operation", ["set", "expire"])
+def test_the_first_deadline_without_memory(operation: str) -> None:
+    """The first deadline of a large cache has all entries move: where there is no memory for that, it is refused, or
+    costs its own entry alone."""
+    refusing = Refusing(None)
+    channel = refusing.channel
+    for number in range(30_000):
+        channel.set(b"%d" % number, b"v")
+    refusing.cap(refusing.memory())
+    if operation == "set":
+        with pytest.raises(GuestMemoryError):
+            channel.set(b"1", b"w", 1, 10**18)
+        assert channel.get(b"1") == b"v"
+    else:
+        assert not channel.expire(b"1", 10**18)
+        assert channel.get(b"1") is None
+        assert channel.counters().size == 1
+    assert channel.get(b"2") == b"v"
+    assert channel.counters().restarts == 0
+    refusing.cap(1 << 32)
+    channel.set(b"1", b"w", 1, 10**18)
+    assert channel.remaining(b"1") == 10**18
 
 
 class Defective(DirectChannel):
