@@ -438,7 +438,13 @@ class DirectChannel:
             if guest is None or guest.call is _refuse_call or guest.calls.gate is None:
                 binding.unbind()
                 return
-            hot.bind(binding, guest, _Lane(guest, hot.MAILBOX))
+            lane = _Lane(guest, hot.MAILBOX)
+            try:
+                hot.bind(binding, guest, lane)
+            except ValueError:
+                # Perhaps it has trapped in another thread's operation, which has not come back yet: that is told here.
+                lane.call("mailbox", lane.room)
+                raise
             if guest is self._guest and guest.call is not _refuse_call:
                 return
 
