@@ -136,7 +136,7 @@ CACHED_CALLS: dict[str, Callable[[Any], Any]] = {
     "miss": lambda function: (function.cache_invalidate(2), function(2)),
     "hit with keywords": lambda function: function(x=1),
     "cache_clear": lambda function: function.cache_clear(),
-    "cache_invalidate": lambda function: function.cache_invalidate(1),
+    "cache_invalidate": lambda function: (function.cache_invalidate(1), function.cache_invalidate(1)),
     "cache_info": lambda function: function.cache_info(),
     "cache_key": lambda function: function.cache_key(1),
     "cache_parameters": lambda function: function.cache_parameters(),
