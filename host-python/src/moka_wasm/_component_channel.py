@@ -178,7 +178,13 @@ class ComponentChannel:
     def get_or_insert(
         self, key: bytes, value: bytes, weight: int = 1, ttl: int | None = None, tti: int | None = None, /
     ) -> bytes | None:
-        self._check(len(key) + len(value))
+        size = len(key) + len(value)
+        if size >= self._most:
+            # What is there already is answered all the same.
+            found = self.get(key)
+            if found is None:
+                self._check(size)
+            return found
         answer = self._method("get-or-insert", key, value, _options(weight, ttl, tti))
         if answer.tag == "err":
             raise _set_error(answer.payload)
@@ -210,8 +216,10 @@ class ComponentChannel:
         return together(self._before, self._counted)
 
     def _end_of_batch(self, entries: Sequence[tuple[bytes, bytes]], start: int) -> int:
-        """Where the entries end that can be handed over together with the one at ``start``, each key once: the values
-        of different keys are no more than the cache holds."""
+        """Where the entries end that are handed over together with the one at ``start``. Without a memory limit all
+        are, so that they have one point in time. With one they are no more than there is memory for, each key once:
+        the values of different keys are no more than the cache holds."""
+        bounded = self._config.memory_limit is not None
         keys: set[bytes] = set()
         total = 0
         for position in range(start, len(entries)):
@@ -220,7 +228,7 @@ class ComponentChannel:
             total += size
             if position == start:
                 self._check(size)
-            elif total > _BATCH or size >= self._most or key in keys:
+            elif size >= self._most or (bounded and (total > _BATCH or key in keys)):
                 return position
             keys.add(key)
         return len(entries)

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from ._channel import CAUSES, Channel, Removal
-from ._errors import ClosedError
+from ._errors import ClosedError, GuestMemoryError
 
 _BATCH = 256
 
@@ -60,8 +60,8 @@ class Listener:
                     return None
             try:
                 self._untold += channel.drain(_BATCH)[0]
-            except ClosedError:
-                # By the listener, or by another thread.
+            except (ClosedError, GuestMemoryError):
+                # Closed by the listener, or by another thread. What there is no memory to hand over is told later.
                 return None
 
     def _tell(self, removal: Removal) -> None:

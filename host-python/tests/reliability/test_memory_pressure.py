@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import random
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from memory_pressure import (
     under_limit,
 )
 
-from moka_wasm import EntryTooLargeError, GuestMemoryError, SandboxError
+from moka_wasm import EntryTooLargeError, GuestMemoryError, Moka, SandboxError
 from moka_wasm._channel import CacheConfig
 from moka_wasm._direct_channel import _MAILBOX, DirectChannel, _Lane
 
@@ -102,6 +103,50 @@ def test_the_first_deadline_without_memory(operation: str) -> None:
     refusing.cap(1 << 32)
     channel.set(b"1", b"w", 1, 10**18)
     assert channel.remaining(b"1") == 10**18
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+@pytest.mark.parametrize("limit", [None, 6 * MIB])
+def test_shards_and_a_listener_where_memory_is_refused(limit: int | None, shards: int) -> None:
+    """The whole package over sandboxes whose host refuses memory, with a listener that is told of what leaves."""
+    told: list[str] = []
+    for seed in range(4):
+        for pages in (0, 1, 3, 12):
+            with Moka[str, bytes](
+                None, memory_limit=limit, shards=shards, eviction_listener=lambda key, value, cause: told.append(key)
+            ) as cache:
+                channel: Any = cache._channel
+                for shard in getattr(channel, "_shards", [channel]):
+                    sandbox = shard._guest.sandbox
+                    sandbox.store.set_limits(memory_size=sandbox.memory_size() + pages * PAGE)
+                _use(cache, random.Random(seed))
+                assert cache.stats().restarts == 0
+    assert told
+
+
+def _use(cache: Moka[str, bytes], rng: random.Random) -> None:
+    """Operations at random; those that there is no memory for may be refused."""
+
+    def key() -> str:
+        return f"k{rng.randrange(600)}"
+
+    def value() -> bytes:
+        return rng.randbytes(1) * int(200_000 ** rng.random())
+
+    operations: list[Callable[[], object]] = [
+        lambda: cache.set(key(), value()),
+        lambda: cache.set(key(), value(), ttl=50.0),
+        lambda: cache.set_many({key(): value() for _ in range(10)}),
+        lambda: cache.get(key()),
+        lambda: cache.get_with(key(), value),
+        lambda: cache.get_many([key() for _ in range(20)]),
+        lambda: cache.remove(key()),
+        lambda: cache.expire(key(), 100),
+        lambda: [*cache],
+    ]
+    for _ in range(400):
+        with contextlib.suppress(GuestMemoryError, EntryTooLargeError):
+            rng.choice(operations)()
 
 
 class Defective(DirectChannel):
