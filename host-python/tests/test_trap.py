@@ -16,10 +16,11 @@ import wasmtime
 from broken_guest import TRAPS, TRAPS_AFTERWARDS, broken_component, switch
 from test_channel import forget_compiled
 
+import moka_wasm._hot as hot
 from moka_wasm import ConfigError, GuestMemoryError, Moka, MokaError, SandboxError, _sandbox, cached, cached_method
 from moka_wasm._channel import CacheConfig
 from moka_wasm._component_channel import ComponentChannel
-from moka_wasm._direct_channel import _FUNCTIONS, DirectChannel
+from moka_wasm._direct_channel import _FUNCTIONS, DirectChannel, _Lane
 from moka_wasm._keys import encode_key
 from moka_wasm._single_flight_async import TaskFlights
 
@@ -618,3 +619,24 @@ def test_a_component_that_traps_while_it_is_opened(use_file: Callable[[Path], No
     use_file(path)
     with pytest.raises(SandboxError):
         channels("component")
+
+
+@pytest.mark.usefixtures("broken")
+@pytest.mark.skipif(hot._native is None, reason="the extension is not here, or is turned off")
+def test_a_successor_that_traps_while_it_is_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In an operation of another thread, which has not come back yet: that is a trap, and yet another takes over."""
+    cache: Any = Moka(None)
+    bind = hot.bind
+
+    def bind_late(binding: Any, guest: Any, lane: Any) -> None:
+        monkeypatch.setattr(hot, "bind", bind)
+        switch(cache, number("get"), TRAPS)
+        guest.calls.call(*_Lane(guest).parameters["get"])
+        bind(binding, guest, lane)
+
+    monkeypatch.setattr(hot, "bind", bind_late)
+    stop(cache, "set")
+    with pytest.raises(SandboxError, match="goes on, empty"):
+        cache.set(1, 2)
+    cache.set(1, 3)
+    assert cache.get(1) == 3

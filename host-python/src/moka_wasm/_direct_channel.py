@@ -443,6 +443,7 @@ class DirectChannel:
                 hot.bind(binding, guest, lane)
             except ValueError:
                 # Perhaps it has trapped in another thread's operation, which has not come back yet: that is told here.
+                self.give_up(guest)
                 lane.call("mailbox", lane.room)
                 raise
             if guest is self._guest and guest.call is not _refuse_call:
