@@ -438,19 +438,28 @@ impl Cache {
             self.unweighed += size;
         }
         let size = key.len() + value;
-        if self.headroom.holds(size) { Ok(()) } else { self.find_headroom(key, size) }
+        if self.has_headroom_soon(size) { Ok(()) } else { self.find_headroom(key, size) }
     }
 
     /// Whether so many bytes can be had. Under a memory limit they may be of the last ones: then it always looks.
     fn has_headroom(&mut self, size: usize) -> bool {
-        if self.budget.is_some() { self.headroom.is_there(size) } else { self.headroom.holds(size) }
+        if self.budget.is_some() { self.headroom.is_there(size) } else { self.has_headroom_soon(size) }
+    }
+
+    /// As it was when it was last looked at, if that was not long ago.
+    #[inline]
+    fn has_headroom_soon(&mut self, size: usize) -> bool {
+        let (map, capacity, limited) = (&self.map, self.config.capacity, self.budget.is_some());
+        self.headroom.holds(size, || tables_ahead(map, capacity, limited))
     }
 
     #[cold]
     fn find_headroom(&mut self, key: &[u8], size: usize) -> Result<(), SetError> {
-        if memory::can_evict() {
+        let tables = tables_ahead(&self.map, self.config.capacity, self.budget.is_some());
+        if memory::can_evict() && memory::can_be_had(tables) {
             self.run_pending_tasks();
         }
+        let size = size.saturating_add(tables);
         // There may be room within the budget, but not in one piece: evict step by step, down to an empty cache. What
         // was removed is in memory as long as it is logged.
         for eighths in 0..=8 {
@@ -582,6 +591,11 @@ impl Cache {
         self.unweighed = 0;
         reclaim();
     }
+}
+
+/// What moka's tables may soon take in one piece. A memory limit keeps as much for them as they take.
+fn tables_ahead(map: &Map, capacity: Option<u64>, limited: bool) -> usize {
+    if limited { 0 } else { memory::tables_ahead(map.entry_count(), map.weighted_size(), capacity) }
 }
 
 fn build(config: &Config, hash: KeyedHash, watched: bool, budget: Option<Budget>, shared: &Arc<Shared>) -> Map {

@@ -145,15 +145,15 @@ impl Headroom {
     }
 
     /// Whether an entry of this size can be stored without running out of memory on the way; looks now and then, when a
-    /// quarter of the headroom may be gone, and at large entries always.
+    /// quarter of the headroom may be gone, and at large entries always. `tables` is what [`tables_ahead`] answers.
     #[inline]
-    pub(crate) fn holds(&mut self, size: usize) -> bool {
+    pub(crate) fn holds(&mut self, size: usize, tables: impl FnOnce() -> usize) -> bool {
         self.stores = self.stores.wrapping_add(1);
         self.taken = self.taken.saturating_add(size.saturating_add(TABLES));
         if size < LARGE && self.stores % LOOK_EVERY != 1 && self.taken <= self.size / 4 {
             return true;
         }
-        let there = self.is_there(size);
+        let there = self.is_there(size.saturating_add(tables()));
         // Where it is not there, the next entry is looked at too.
         self.taken = if there { 0 } else { usize::MAX };
         there
@@ -163,6 +163,19 @@ impl Headroom {
     pub(crate) fn is_there(&self, size: usize) -> bool {
         self.size.checked_add(size).is_some_and(can_be_had)
     }
+}
+
+/// What moka's tables may soon take in one piece, in bytes: a segment of its hash table, of 64, when it doubles, and the
+/// sketch of how often keys were asked for, which it makes when the cache is half full.
+pub(crate) fn tables_ahead(entries: u64, weight: u64, capacity: Option<u64>) -> usize {
+    let half = capacity.unwrap_or(u64::MAX) / 2;
+    // A little before, as moka's counts lag behind. By then the cache holds no more than five eighths.
+    let sketch = if weight < half && weight.saturating_add(half / 4) >= half {
+        (entries * 5 / 8).next_power_of_two() * 8
+    } else {
+        0
+    };
+    usize::try_from(entries / 4 + sketch).unwrap_or(usize::MAX)
 }
 
 /// Whether there is memory left to evict with.
@@ -213,7 +226,8 @@ pub(crate) fn holds_empty_cache() -> bool {
     can_be_had(EMPTY_CACHE)
 }
 
-fn can_be_had(size: usize) -> bool {
+/// Whether there are so many bytes in one piece.
+pub(crate) fn can_be_had(size: usize) -> bool {
     let mut probe = Vec::<u8>::new();
     let had = probe.try_reserve_exact(size).is_ok();
     // A compiler that sees that nobody uses the memory need not ask for it, and may say that there is some.

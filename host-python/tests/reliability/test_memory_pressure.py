@@ -20,13 +20,14 @@ from memory_pressure import (
     Refusing,
     Steps,
     WrongAnswerError,
+    linear_memory,
     random_operations,
     refusals,
     under_limit,
 )
 
 from moka_wasm import EntryTooLargeError, GuestMemoryError, Moka, SandboxError
-from moka_wasm._channel import CacheConfig
+from moka_wasm._channel import CacheConfig, Entry
 from moka_wasm._direct_channel import _MAILBOX, DirectChannel, _Lane
 
 
@@ -103,6 +104,25 @@ def test_the_first_deadline_without_memory(operation: str) -> None:
     refusing.cap(1 << 32)
     channel.set(b"1", b"w", 1, 10**18)
     assert channel.remaining(b"1") == 10**18
+
+
+def test_a_large_cache_that_is_half_full() -> None:
+    """When a cache is half full moka makes a sketch of how often keys were asked for, a large one for a large cache:
+    where there is no memory for it, entries are refused before."""
+    batches = [[Entry(b"%d" % (start + n), b"v") for n in range(1000)] for start in range(0, 210_000, 1000)]
+    for pages in range(0, 48, 4):
+        channel = DirectChannel(CacheConfig(capacity=400_000))
+        for batch in batches[:190]:
+            channel.set_many(batch)
+        channel._guest.sandbox.store.set_limits(  # type: ignore[union-attr]
+            memory_size=linear_memory(channel) + pages * PAGE
+        )
+        with contextlib.suppress(GuestMemoryError):
+            for batch in batches[190:]:
+                channel.set_many(batch)
+        assert channel.get(b"1") == b"v"
+        assert channel.counters().restarts == 0
+        channel.close()
 
 
 @pytest.mark.parametrize("shards", [1, 3])
