@@ -157,8 +157,7 @@ class ComponentChannel:
         but may have no memory to take them in."""
         if size >= self._most:
             raise EntryTooLargeError(
-                f"the entry would take over {size} bytes and may take less than {self._most}: store less or raise "
-                "memory_limit"
+                f"the entry would take {size} bytes and may take {self._most - 1}: store less or raise memory_limit"
             )
 
     def get(self, key: bytes, /) -> bytes | None:
