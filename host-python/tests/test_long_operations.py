@@ -379,6 +379,8 @@ INSIDE = f"""
     from broken_guest import SWITCHES
     # A thread that has the GIL keeps it until it lets it go by itself.
     sys.setswitchinterval(1000)
+    # Processes in the background of a shell are started with that signal ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     cache = Moka(None)
     cache["k"] = "x" * (4 << 20)
     cache._channel._guest.memory[SWITCHES + _FUNCTIONS.index("clear")] = {NEVER_ENDS}
