@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import hashlib
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from moka_wasm import (
     _sandbox,
 )
 from moka_wasm._channel import UNLIMITED, CacheConfig, Channel, Entry
+from moka_wasm._component_channel import ComponentChannel
 from moka_wasm._direct_channel import _FUNCTIONS, _LENGTH, DirectChannel
 
 MIB = 1 << 20
@@ -797,3 +800,15 @@ def test_both_channels_close_alike(either: Channel) -> None:
         either.get(b"k")
     with pytest.raises(ClosedError):
         either.counters()
+
+
+@pytest.mark.parametrize("kind", [DirectChannel, ComponentChannel])
+def test_a_store_goes_with_its_channel(kind: type[DirectChannel] | type[ComponentChannel]) -> None:
+    """With it goes the guest's memory; nothing that the guest calls keeps it."""
+    channel: Any = kind(CacheConfig(clock=lambda: 0))
+    channel.set(b"k", b"v")
+    store = weakref.ref(channel._store if kind is ComponentChannel else channel._guest.sandbox.store)
+    assert store() is not None
+    del channel
+    gc.collect()
+    assert store() is None

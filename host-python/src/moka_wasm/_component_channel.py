@@ -79,9 +79,11 @@ class ComponentChannel:
             # in its memory before it can refuse it: on this face it cannot be asked to make room first.
             self._store.set_limits(memory_size=min(2 * max(config.memory_limit, 1 << 20) + _HANDED_OVER, 1 << 32))
         linker = wit.Linker(engine())
+        # The store keeps these functions, so they must not keep the channel, which keeps the store.
+        now = self._now
         with linker.root() as root:
             with root.add_instance(CLOCK[0]) as clock:
-                clock.add_func(CLOCK[1], lambda _: self._now())
+                clock.add_func(CLOCK[1], lambda _: now())
             with root.add_instance(RANDOM[0]) as random:
                 random.add_func(RANDOM[1], lambda _: random_u64() & _U64)
         self._instance = linker.instantiate(self._store, _component())
