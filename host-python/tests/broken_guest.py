@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from moka_wasm import _component_channel, _sandbox
 from moka_wasm._component_file import _read_leb128, component, core_module
 
 WORKS, TRAPS, TRAPS_AFTERWARDS, NEVER_ENDS = range(4)
@@ -20,6 +21,12 @@ SWITCHES = 16
 
 _TYPE, _IMPORT, _FUNCTION, _EXPORT, _CODE = 1, 2, 3, 7, 10
 _HEADER = b"\0asm\x01\0\0\0"
+
+
+def forget_compiled() -> None:
+    """Forgets all of the component that is kept for the process."""
+    for cached in (component, _sandbox._module, _sandbox._linker, _component_channel._component):
+        cached.cache_clear()
 
 
 def switch(cache: Any, number: int, what: int) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import wasmtime
+from broken_guest import forget_compiled
 
 from moka_wasm import (
     ClosedError,
@@ -270,12 +271,6 @@ def guest(
 
 
 NO_ERROR_TEXT = {"error": "i64.const 0"}
-
-
-def forget_compiled() -> None:
-    """Everything of the component that is kept for the process."""
-    for cached in (_component_file.component, _sandbox._module, _sandbox._linker, _component_channel._component):
-        cached.cache_clear()
 
 
 @pytest.fixture

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from broken_guest import TRAPS, broken_component, switch
-from test_channel import forget_compiled
+from broken_guest import TRAPS, broken_component, forget_compiled, switch
 
 from moka_wasm import ClosedError, DecodeError, Moka, SandboxError, UnsupportedKeyError
 from moka_wasm import _pure_get as pure_get
@@ -131,7 +130,7 @@ def test_deadlines_hold() -> None:
     assert went_short(cache)
 
 
-def test_it_reads_no_clock_before_there_are_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_reads_no_clock_before_there_are_deadlines() -> None:
     """The time is read from the first entry on that has one."""
     cache = ShortMoka(10)
     cache.set("key", "value")

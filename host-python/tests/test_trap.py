@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 import wasmtime
-from broken_guest import TRAPS, TRAPS_AFTERWARDS, broken_component, switch
-from test_channel import forget_compiled
+from broken_guest import TRAPS, TRAPS_AFTERWARDS, broken_component, forget_compiled, switch
 
 import moka_wasm._hot as hot
 from moka_wasm import ConfigError, GuestMemoryError, Moka, MokaError, SandboxError, _sandbox, cached, cached_method

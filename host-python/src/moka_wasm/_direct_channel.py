@@ -549,7 +549,8 @@ class DirectChannel:
 
     def finish_get(self, lanes: list[_Lane], lane: _Lane, error: int) -> bytes | None:
         """Ends a ``get`` whose answer is not just a value."""
-        args, lane.args[0] = lane.get_args, lane.get_args[0]
+        args = lane.get_args
+        lane.args[0] = args[0]
         lane.args[_TRAP], args[_TRAP] = args[_TRAP], 0
         upper = lane.words[1]
         # A trap leaves the lane's number in the slot of the answer, whose upper half is 0.
