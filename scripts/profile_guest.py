@@ -2,9 +2,9 @@
 
     profile_guest.py GUEST.wasm FOLDER
 
-The guest is built by ``scripts/profile-guest``. For each cache a file ``NUMBER.profraw`` is written into the folder, in the
-raw format of LLVM's profiles (version 10: ``compiler-rt/include/profile/InstrProfData.inc``), which ``llvm-profdata``
-reads. Keys, the hash's key and time are the same in each run, and so are the counts.
+The guest is built by ``scripts/profile-guest``. For each cache a file ``NUMBER.profraw`` is written into the folder, in
+the raw format of LLVM's profiles (version 10: ``compiler-rt/include/profile/InstrProfData.inc``), which
+``llvm-profdata`` reads. Keys, the hash's key and time are the same in each run, and so are the counts.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ KINDS_OF_VALUES = 2
 def use_guest(path: Path) -> None:
     """Has caches that are opened from now on be of this guest, with random numbers that are the same in each run."""
     core = path.read_bytes()
-    _sandbox.component = lambda: core
+    _sandbox.component = lambda: core  # type: ignore[assignment,attr-defined]
     rng = random.Random(1)
 
     def linker(interruptible: bool = False) -> wasmtime.Linker:
@@ -73,8 +73,8 @@ def keys(kind: str, count: int = LIVE) -> list[bytes]:
 
 
 def exercise(channel: DirectChannel, rounds: int) -> None:
-    """Reads and writes, in about the proportions in which caches are used: reads mostly, of keys of which some are popular,
-    and new keys that push others out."""
+    """Reads and writes, in about the proportions in which caches are used: reads mostly, of keys of which some are
+    popular, and new keys that push others out."""
     rng = random.Random(1)
     live, absent = keys("key"), keys("not")
     channel.set_many([Entry(key, VALUE) for key in live])
@@ -120,7 +120,7 @@ def exercise(channel: DirectChannel, rounds: int) -> None:
 
 def counted(channel: DirectChannel) -> bytes:
     """What the guest counted, as a raw profile."""
-    sandbox: Any = channel._guest.sandbox
+    sandbox: Any = channel._guest.sandbox  # type: ignore[union-attr]
 
     def section(name: str) -> tuple[int, bytes]:
         start, stop = (sandbox._exports[f"__{end}___llvm_prf_{name}"].value(sandbox.store) for end in ("start", "stop"))

@@ -38,3 +38,5 @@ mod direct;
 pub use direct::calls as direct_calls;
 #[cfg(all(target_family = "wasm", feature = "guest"))]
 mod libc_stand_ins;
+#[cfg(any(test, all(target_family = "wasm", feature = "guest")))]
+mod wide;

@@ -114,3 +114,10 @@ extern "C" fn memcmp(left: *const u8, right: *const u8, len: usize) -> c_int {
     }
     0
 }
+
+/// The product of two numbers of 128 bits, of which wasm knows none: what the compiler calls to multiply them. moka has a
+/// time multiplied so in every operation. The compiler's own takes both apart each time.
+#[unsafe(no_mangle)]
+extern "C" fn __multi3(left: i128, right: i128) -> i128 {
+    crate::wide::product(left.cast_unsigned(), right.cast_unsigned()).cast_signed()
+}
