@@ -23,7 +23,7 @@ fn upper_half(left: u64, right: u64) -> u64 {
     let (a, b) = (left >> 32, left & DIGIT);
     let (c, d) = (right >> 32, right & DIGIT);
     // Not to be seen through: the compiler would know it for a product of 128 bits, and call what calls this.
-    let middle = black_box(b * c + (b * d >> 32));
+    let middle = black_box(b * c + ((b * d) >> 32));
     let other_middle = a * d + (middle & DIGIT);
     a * c + (middle >> 32) + (other_middle >> 32)
 }

@@ -24,32 +24,70 @@ pub(crate) enum Reply {
     Text(&'static str),
 }
 
-impl From<bool> for Reply {
-    fn from(yes: bool) -> Self {
-        if yes { Self::Yes(0) } else { Self::No }
+/// The owners of the bytes that were answered last, which the caller reads. To let go of them takes two comparisons, where
+/// dropping a [`Reply`] is a jump by a table.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    value: Option<Value>,
+    bytes: Option<Cow<'static, [u8]>>,
+}
+
+impl Kept {
+    pub(crate) const NOTHING: Self = Self { value: None, bytes: None };
+
+    #[inline]
+    pub(crate) fn let_go(&mut self) {
+        self.value = None;
+        self.bytes = None;
+    }
+
+    /// The bytes that were answered.
+    #[cfg(feature = "fuzz")]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.value.as_deref().or(self.bytes.as_deref()).unwrap_or_default()
     }
 }
 
-impl From<Option<Value>> for Reply {
+/// What an operation may answer with.
+pub(crate) trait Outcome {
+    /// The answer's 64 bits. Its bytes, if it has some, stay where they are as long as they are kept.
+    fn keep(self, kept: &mut Kept, removals_wait: bool) -> u64;
+}
+
+impl Outcome for Reply {
     #[inline]
-    fn from(value: Option<Value>) -> Self {
-        value.map_or(Self::No, Self::Value)
+    fn keep(self, kept: &mut Kept, removals_wait: bool) -> u64 {
+        match self {
+            Self::No => false.keep(kept, removals_wait),
+            Self::Yes(number) => NO_BYTES | YES | u64::from(number) | wait(removals_wait),
+            Self::Value(value) => Some(value).keep(kept, removals_wait),
+            Self::Bytes(bytes) => encode_bytes(kept.bytes.insert(bytes.into())) | wait(removals_wait),
+            Self::Text(text) => encode_bytes(kept.bytes.insert(text.as_bytes().into())) | wait(removals_wait),
+        }
     }
 }
 
-impl Reply {
-    /// The answer's 64 bits. Its bytes, if it has some, stay where they are as long as `self` does.
+impl Outcome for bool {
     #[inline]
-    pub(crate) fn encode(&self, removals_wait: bool) -> u64 {
+    fn keep(self, _: &mut Kept, removals_wait: bool) -> u64 {
+        NO_BYTES | if self { YES } else { 0 } | wait(removals_wait)
+    }
+}
+
+impl Outcome for Option<Value> {
+    #[inline]
+    fn keep(self, kept: &mut Kept, removals_wait: bool) -> u64 {
         let answer = match self {
-            Self::No => NO_BYTES,
-            Self::Yes(number) => NO_BYTES | YES | u64::from(*number),
-            Self::Value(value) => encode_bytes(value),
-            Self::Bytes(bytes) => encode_bytes(bytes),
-            Self::Text(text) => encode_bytes(text.as_bytes()),
+            Some(value) => encode_bytes(kept.value.insert(value)),
+            None => NO_BYTES,
         };
-        if removals_wait { answer | REMOVALS_WAIT } else { answer }
+        answer | wait(removals_wait)
     }
+}
+
+#[inline]
+fn wait(removals_wait: bool) -> u64 {
+    if removals_wait { REMOVALS_WAIT } else { 0 }
 }
 
 fn encode_bytes(bytes: &[u8]) -> u64 {
@@ -86,8 +124,7 @@ impl Error {
     }
 
     pub(crate) fn encode(&self, removals_wait: bool) -> u64 {
-        let answer = NO_BYTES | ERROR | u64::from(self.code);
-        if removals_wait { answer | REMOVALS_WAIT } else { answer }
+        NO_BYTES | ERROR | u64::from(self.code) | wait(removals_wait)
     }
 }
 

@@ -1,7 +1,6 @@
 //! The functions of the direct ABI by number, with their bytes beside them: for the fuzzer, which runs natively, where
 //! an address does not fit into an answer.
 
-use super::answer::Reply;
 use super::table::with_guest;
 use super::*;
 
@@ -63,12 +62,7 @@ pub fn write(lane: u32, bytes: &[u8]) {
 
 /// The bytes that were answered last on a lane.
 pub fn answered(lane: u32) -> Vec<u8> {
-    with_guest(|guest| match guest.answered(lane) {
-        Reply::Value(value) => value.to_vec(),
-        Reply::Bytes(bytes) => bytes.clone(),
-        Reply::Text(text) => text.as_bytes().to_vec(),
-        Reply::No | Reply::Yes(_) => Vec::new(),
-    })
+    with_guest(|guest| guest.kept(lane).bytes().to_vec())
 }
 
 /// The text of a lane's last error.

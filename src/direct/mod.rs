@@ -12,7 +12,7 @@ use crate::config::{Config, ConfigError, Field, Policy};
 use crate::entry::EntryOptions;
 use crate::{Cache, GetOrInsert, Life, Lookup};
 
-use answer::{Error, Reply};
+use answer::{Error, Outcome, Reply};
 use batch::Reader;
 use table::{Slot, with_guest, with_slot};
 
@@ -47,12 +47,12 @@ fn take_time(now: u64) {
 }
 
 /// Runs an operation of a cache with the bytes that the caller wrote for it, at the caller's time.
-fn operate(
+fn operate<T: Outcome>(
     lane: u32,
     handle: u32,
     lengths: [u32; 2],
     now: u64,
-    operation: impl FnOnce(&mut Slot, &[u8], &[u8]) -> Result<Reply, Error>,
+    operation: impl FnOnce(&mut Slot, &[u8], &[u8]) -> Result<T, Error>,
 ) -> u64 {
     take_time(now);
     with_slot(lane, handle, lengths, operation)
@@ -107,12 +107,12 @@ extern "C" fn moka_close(lane: u32, cache: u32) -> u64 {
 
 #[unsafe(no_mangle)]
 extern "C" fn moka_get(lane: u32, cache: u32, key: u32, now: u64) -> u64 {
-    operate(lane, cache, [key, 0], now, |slot, key, _| Ok(slot.cache.get(key).into()))
+    operate(lane, cache, [key, 0], now, |slot, key, _| Ok(slot.cache.get(key)))
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn moka_contains(lane: u32, cache: u32, key: u32, now: u64) -> u64 {
-    operate(lane, cache, [key, 0], now, |slot, key, _| Ok(slot.cache.contains(key).into()))
+    operate(lane, cache, [key, 0], now, |slot, key, _| Ok(slot.cache.contains(key)))
 }
 
 #[unsafe(no_mangle)]
@@ -152,7 +152,7 @@ extern "C" fn moka_get_or_insert(
 
 #[unsafe(no_mangle)]
 extern "C" fn moka_expire(lane: u32, cache: u32, key: u32, remaining: u64, now: u64) -> u64 {
-    operate(lane, cache, [key, 0], now, |slot, key, _| Ok(slot.cache.expire(key, optional(remaining)).into()))
+    operate(lane, cache, [key, 0], now, |slot, key, _| Ok(slot.cache.expire(key, optional(remaining))))
 }
 
 #[unsafe(no_mangle)]
@@ -172,7 +172,7 @@ extern "C" fn moka_remaining(lane: u32, cache: u32, key: u32, now: u64) -> u64 {
 
 #[unsafe(no_mangle)]
 extern "C" fn moka_remove(lane: u32, cache: u32, key: u32, now: u64) -> u64 {
-    operate(lane, cache, [key, 0], now, |slot, key, _| Ok(slot.cache.remove(key).into()))
+    operate(lane, cache, [key, 0], now, |slot, key, _| Ok(slot.cache.remove(key)))
 }
 
 #[unsafe(no_mangle)]

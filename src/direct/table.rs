@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use super::answer::{Error, LENGTH_LIMIT, Reply};
+use super::answer::{Error, Kept, LENGTH_LIMIT, Outcome, Reply};
 use crate::memory::SetError;
 use crate::{Cache, KeyCursor};
 
@@ -52,20 +52,20 @@ impl Mailbox {
 /// One way in and out; what is under way on one is not disturbed by calls on another.
 struct Lane {
     mailbox: Mailbox,
-    /// Kept until the next call: the caller reads its bytes.
-    answer: Reply,
+    /// Until the next call.
+    kept: Kept,
     error: Cow<'static, str>,
 }
 
 impl Lane {
     const fn new() -> Self {
-        Self { mailbox: Mailbox(Vec::new()), answer: Reply::No, error: Cow::Borrowed("") }
+        Self { mailbox: Mailbox(Vec::new()), kept: Kept::NOTHING, error: Cow::Borrowed("") }
     }
 
     #[inline]
-    fn reply(&mut self, reply: Reply, removals_wait: bool) -> u64 {
-        self.answer = reply;
-        self.answer.encode(removals_wait)
+    fn reply(&mut self, outcome: impl Outcome, removals_wait: bool) -> u64 {
+        self.kept.let_go();
+        outcome.keep(&mut self.kept, removals_wait)
     }
 
     #[cold]
@@ -180,8 +180,8 @@ impl Guest {
     }
 
     #[cfg(feature = "fuzz")]
-    pub(crate) fn answered(&mut self, lane: u32) -> &Reply {
-        &self.lane(lane).answer
+    pub(crate) fn kept(&mut self, lane: u32) -> &Kept {
+        &self.lane(lane).kept
     }
 
     pub(crate) fn error_text(&mut self, lane: u32) -> u64 {
@@ -208,17 +208,17 @@ pub(crate) fn with_guest<T>(work: impl FnOnce(&mut Guest) -> T) -> T {
 
 /// Runs an operation of a cache with the bytes that the lane's mailbox holds for it, and keeps its answer there.
 #[inline]
-pub(crate) fn with_slot(
+pub(crate) fn with_slot<T: Outcome>(
     lane: u32,
     handle: u32,
     lengths: [u32; 2],
-    operation: impl FnOnce(&mut Slot, &[u8], &[u8]) -> Result<Reply, Error>,
+    operation: impl FnOnce(&mut Slot, &[u8], &[u8]) -> Result<T, Error>,
 ) -> u64 {
     with_guest(|guest| {
         guest.lane(lane);
         let lane = &mut guest.lanes[(lane as usize).min(LANES - 1)];
         // A value that nobody else has can be set anew where it lies.
-        lane.answer = Reply::No;
+        lane.kept.let_go();
         let slot = match guest.places.get_mut(index(handle)) {
             Some(Place { generation: g, slot: Some(slot) }) if *g == generation(handle) => slot,
             _ => return lane.fail(Error::handle("cache", handle), false),
@@ -229,7 +229,7 @@ pub(crate) fn with_slot(
             .and_then(|(first, second)| operation(slot, first, second));
         let removals_wait = slot.cache.removals_wait();
         match result {
-            Ok(reply) => lane.reply(reply, removals_wait),
+            Ok(outcome) => outcome.keep(&mut lane.kept, removals_wait),
             Err(error) => lane.fail(error, removals_wait),
         }
     })
