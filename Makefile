@@ -26,7 +26,7 @@ EXTENSION := Cargo.toml Cargo.lock rust-toolchain.toml $(shell find host-python/
 export MOKA_CACHE_WASM := $(CURDIR)/$(COMPONENT)
 
 .PHONY: help run test lint fmt bench stress fuzz soak supply wheel component native clean
-.PHONY: test-fuzz test-wit test-rust test-rust-in-wasm test-imports test-python test-soak test-wheel test-host-rust test-node test-readme test-reproducible
+.PHONY: test-fuzz test-wit test-rust test-rust-in-wasm test-imports test-profiles test-python test-soak test-wheel test-host-rust test-node test-readme test-reproducible
 
 help: ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 16
@@ -35,7 +35,7 @@ run: component native .venv/run ## build everything and run the example program
 	.venv/bin/python host-python/examples/quickstart.py
 
 # The cheap and general checks come first, those that need what others build later.
-test: lint test-wit test-rust test-rust-in-wasm component test-imports test-fuzz test-python test-soak test-wheel test-host-rust test-node test-readme test-reproducible ## every test and every check, of every language
+test: lint test-wit test-rust test-rust-in-wasm component test-imports test-profiles test-fuzz test-python test-soak test-wheel test-host-rust test-node test-readme test-reproducible ## every test and every check, of every language
 	@echo "make test: all passed"
 
 lint: .tools/rust.env .venv/run .venv/test .venv/lint ## formatting, lints and types, of every language
@@ -90,6 +90,9 @@ test-rust-in-wasm: .tools/rust.env .venv/run
 test-imports: $(COMPONENT) .tools/wasm-tools-$(WASM_TOOLS)
 	scripts/check-imports
 
+test-profiles: $(COMPONENT) $(NATIVE)
+	scripts/check-profiles
+
 # The codecs are fuzzed by the Python tests.
 test-fuzz: component native .tools/rust.env .venv/run .venv/fuzz
 	scripts/fuzz 50000 50000 10000 100
@@ -119,11 +122,11 @@ test-reproducible: $(STAMPS)/reproducible
 
 # What the commands need.
 
-$(COMPONENT): $(GUEST) scripts/build-component | .tools/cargo-component-$(CARGO_COMPONENT)
+$(COMPONENT): $(GUEST) scripts/build-component scripts/compiler-flags | .tools/cargo-component-$(CARGO_COMPONENT)
 	scripts/build-component
 	touch $@
 
-$(NATIVE): $(EXTENSION) scripts/build-native | .tools/rust.env
+$(NATIVE): $(EXTENSION) scripts/build-native scripts/compiler-flags | .tools/rust.env
 	scripts/build-native
 
 $(COMPOSED): $(COMPONENT) plugin-rust/Cargo.toml plugin-rust/compose.sh plugin-rust/src/lib.rs $(wildcard plugin-rust/wit/*.wit) .tools/wac-$(WAC)
