@@ -25,7 +25,7 @@ EXTENSION := Cargo.toml Cargo.lock rust-toolchain.toml $(shell find host-python/
 # Where the tests of the other hosts, and plugin-rust/compose.sh, find the component.
 export MOKA_CACHE_WASM := $(CURDIR)/$(COMPONENT)
 
-.PHONY: help run test lint fmt bench stress fuzz soak supply wheel component native clean
+.PHONY: help run test lint fmt bench stress fuzz soak supply profile wheel component native clean
 .PHONY: test-fuzz test-wit test-rust test-rust-in-wasm test-imports test-profiles test-python test-soak test-wheel test-host-rust test-node test-readme test-reproducible
 
 help: ## this list
@@ -65,6 +65,12 @@ supply: .tools/cargo-deny-$(CARGO_DENY) .venv/run ## licences and known vulnerab
 # Over ten million executions of all targets.
 fuzz: component native .tools/rust.env .venv/run .venv/fuzz ## fuzz the cache, both faces and the codecs
 	scripts/fuzz $(or $(RUNS),2000000) $(or $(RUNS),8000000) $(or $(RUNS),500000) $(or $(RUNS),5000)
+
+profile: component native .venv/run ## count anew what runs often, by which the component and the extension are built
+	scripts/profile-guest
+	scripts/profile-native
+	scripts/build-component
+	scripts/build-native
 
 wheel: $(STAMPS)/wheel ## dist/moka_wasm-*.whl, which carry the component: one pure, one with the native extension
 

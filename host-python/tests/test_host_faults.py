@@ -561,6 +561,20 @@ def test_a_clock_that_leaps_by_centuries(leap: float) -> None:
     assert list(cache) == ["for ever"]
 
 
+@pytest.mark.parametrize("years", [0.5, 1.1, 2.2])
+def test_a_clock_that_leaps_by_years(years: float) -> None:
+    """Deadlines hold where the time since the cache was opened takes more than 32 bits, in the sandbox's own seconds."""
+    now = 0.0
+    cache: Moka[str, int] = Moka(8, clock=lambda: now)
+    cache.set("until then", 1, ttl=years * YEAR)
+    cache.set("and a minute", 1, ttl=years * YEAR + 60)
+    now += years * YEAR
+    assert cache.get_many(["until then", "and a minute"]) == {"and a minute": 1}
+    assert cache.remaining("and a minute") == pytest.approx(60, abs=0.1)
+    now += 60
+    assert cache.get("and a minute") is None
+
+
 def test_a_clock_that_jumps_to_and_fro() -> None:
     """A clock that jumps about makes no life longer than its steps forward, and loses no entry without a deadline."""
     readings = [0.0, 1e6, -1e6, 5.0, 1e9, -1e9, 0.0, 3.0]
