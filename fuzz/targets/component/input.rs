@@ -6,7 +6,7 @@ use moka_cache::EntryOptions;
 /// Under which circumstances.
 #[derive(Arbitrary, Debug)]
 pub struct Setup {
-    /// Where the host's wall is around the component's memory, in pages of 64 KiB beyond a MiB.
+    /// Where the host's wall is around the component's memory, in units of 8 KiB beyond a MiB.
     pub wall: Option<u8>,
     /// What the host's random numbers begin with.
     pub seed: u8,
@@ -116,17 +116,20 @@ impl Key {
 #[derive(Arbitrary, Debug, Clone, Copy)]
 pub enum Length {
     Short(u8),
-    Middle(u16),
     /// In units of 16 bytes.
+    Middle(u8),
     Long(u16),
+    /// In units of 4 KiB.
+    Huge(u8),
 }
 
 impl Length {
     pub fn bytes(self) -> usize {
         match self {
             Self::Short(length) => length.into(),
-            Self::Middle(length) => length.into(),
-            Self::Long(length) => usize::from(length) << 4,
+            Self::Middle(length) => usize::from(length) << 4,
+            Self::Long(length) => length.into(),
+            Self::Huge(length) => usize::from(length) << 12,
         }
     }
 }

@@ -15,7 +15,7 @@ mod subject;
 
 use input::{CacheOp, Config, Key, Length, Number, Op, Options, Set, Setup, Span, Which};
 use sandbox::Sandbox;
-use subject::{Lease, Subject, Walk};
+use subject::{Lease, Subject, Walk, value, wit};
 
 /// With a wall around the component's memory nothing traps as long as there is memory for the arguments and the answer.
 /// What the caches leave free is enough for these: bytes of a key or a value, and how many of them at once.
@@ -23,8 +23,8 @@ const MOST_BYTES: usize = 4 << 10;
 const MOST_AT_ONCE: usize = 8;
 
 /// How many values an execution may store, and of how many bytes in all, so that it takes no longer than some milliseconds.
-const MOST_STORED: usize = 4000;
-const MOST_BYTES_STORED: usize = 24 << 20;
+const MOST_STORED: usize = 3000;
+const MOST_BYTES_STORED: usize = 4 << 20;
 
 struct Run {
     sandbox: Sandbox,
@@ -40,7 +40,7 @@ struct Run {
 
 impl Run {
     fn new(setup: &Setup) -> Self {
-        let wall = setup.wall.map(|pages| (1 << 20) + (usize::from(pages) << 16));
+        let wall = setup.wall.map(|pages| (1 << 20) + (usize::from(pages) << 13));
         Self {
             sandbox: Sandbox::new(setup.seed.into(), wall),
             walled: wall.is_some(),
@@ -76,9 +76,7 @@ impl Run {
         self.values_left = self.values_left.checked_sub(1)?;
         self.bytes_left = self.bytes_left.checked_sub(length)?;
         self.stored += 1;
-        let mut value = self.stored.to_le_bytes().to_vec();
-        value.resize(length, self.stored.to_le_bytes()[0]);
-        Some(value)
+        Some(value(self.stored, length))
     }
 
     fn open(&mut self, which: Which, config: &Config) {
@@ -105,10 +103,10 @@ impl Run {
         let mut entries = Vec::new();
         for set in sets.iter().take(self.most_at_once()) {
             let Some(value) = self.value(set.length.bytes()) else { break };
-            entries.push((self.key(set.key), value, set.options.options()));
+            entries.push((self.key(set.key), value, wit(&set.options.options())));
         }
         if let Some(cache) = &mut self.caches[which.index()] {
-            cache.set_many(&mut self.sandbox, &entries);
+            cache.set_many(&mut self.sandbox, entries);
         }
     }
 
@@ -116,7 +114,7 @@ impl Run {
         for number in (0..u32::from(count)).map(|number| u32::from(first) + number) {
             let Some(value) = self.value(length.into()) else { return };
             let Some(cache) = &mut self.caches[which.index()] else { return };
-            cache.set(&mut self.sandbox, &number.to_le_bytes(), &value, &moka_cache::EntryOptions::default());
+            cache.set(&mut self.sandbox, number.to_le_bytes().to_vec(), value, &moka_cache::EntryOptions::default());
         }
     }
 
@@ -125,7 +123,7 @@ impl Run {
             && let Some(value) = self.value(length.bytes())
         {
             let cache = find(&mut self.caches, lease.cache);
-            lease.fill(cache, &mut self.sandbox, &value, &options.options());
+            lease.fill(cache, &mut self.sandbox, value, &options.options());
         }
     }
 
@@ -201,9 +199,9 @@ impl Run {
         match op {
             CacheOp::Get(key) => cache.get(sandbox, &bytes(key)),
             CacheOp::Contains(key) => cache.contains(sandbox, &bytes(key)),
-            CacheOp::Set(set) => cache.set(sandbox, &bytes(set.key), &value, &set.options.options()),
+            CacheOp::Set(set) => cache.set(sandbox, bytes(set.key), value, &set.options.options()),
             CacheOp::GetOrInsert(set) => {
-                cache.get_or_insert(sandbox, &bytes(set.key), &value, &set.options.options());
+                cache.get_or_insert(sandbox, bytes(set.key), value, &set.options.options());
             }
             CacheOp::Expire(key, life) => cache.expire(sandbox, &bytes(key), life.map(Span::nanoseconds)),
             CacheOp::Remaining(key) => cache.remaining(sandbox, &bytes(key)),

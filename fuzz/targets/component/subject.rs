@@ -10,6 +10,26 @@ use crate::model::{Bytes, Model};
 use crate::sandbox::Reads::{Never, Once};
 use crate::sandbox::Sandbox;
 
+/// What makes a value known: how long it is, and how it begins.
+type Mark = (usize, Vec<u8>);
+
+fn mark(value: &[u8]) -> Mark {
+    (value.len(), value[..value.len().min(4)].to_vec())
+}
+
+/// The value of this number.
+pub fn value(number: u32, length: usize) -> Vec<u8> {
+    let start = number.to_le_bytes();
+    let mut value = start.to_vec();
+    value.resize(length, start[0]);
+    value
+}
+
+/// Whether [`value`] makes it.
+fn is_value(bytes: &[u8]) -> bool {
+    bytes.iter().skip(4).all(|byte| *byte == bytes[0])
+}
+
 /// A cache.
 pub struct Subject {
     /// Unlike its handle, no other cache's later on.
@@ -26,7 +46,7 @@ pub struct Subject {
     misses: u64,
     insertions: u64,
     /// How often each value was stored under each key and was not told to have left.
-    stored: HashMap<(Vec<u8>, Vec<u8>), u64>,
+    stored: HashMap<(Vec<u8>, Mark), u64>,
     drained: u64,
     lost: u64,
 }
@@ -79,13 +99,13 @@ impl Subject {
     }
 
     /// A value was stored.
-    fn put(&mut self, now: u64, key: &[u8], value: &[u8], options: &EntryOptions) {
+    fn put(&mut self, now: u64, key: Vec<u8>, value: Vec<u8>, options: &EntryOptions) {
         self.insertions += 1;
-        self.leases.remove(key);
+        self.leases.remove(&key);
         if self.logs() {
-            *self.stored.entry((key.to_vec(), value.to_vec())).or_default() += 1;
+            *self.stored.entry((key.clone(), mark(&value))).or_default() += 1;
         }
-        self.model.put(now, key.to_vec(), value.to_vec(), options);
+        self.model.put(now, key, value, options);
     }
 
     /// A value was refused: for a reason that there can be.
@@ -109,27 +129,26 @@ impl Subject {
         self.model.there(sandbox.now(), key, there);
     }
 
-    pub fn set(&mut self, sandbox: &mut Sandbox, key: &[u8], value: &Vec<u8>, options: &EntryOptions) {
-        let key = key.to_vec();
-        match sandbox.call(Once, |face, store| face.cache().call_set(store, self.handle, &key, value, wit(options))) {
-            Ok(()) => self.put(sandbox.now(), &key, value, options),
-            Err(reason) => self.refused(&key, value, reason),
+    pub fn set(&mut self, sandbox: &mut Sandbox, key: Vec<u8>, value: Vec<u8>, options: &EntryOptions) {
+        match sandbox.call(Once, |face, store| face.cache().call_set(store, self.handle, &key, &value, wit(options))) {
+            Ok(()) => self.put(sandbox.now(), key, value, options),
+            Err(reason) => self.refused(&key, &value, reason),
         }
     }
 
-    pub fn get_or_insert(&mut self, sandbox: &mut Sandbox, key: &Vec<u8>, value: &Vec<u8>, options: &EntryOptions) {
+    pub fn get_or_insert(&mut self, sandbox: &mut Sandbox, key: Vec<u8>, value: Vec<u8>, options: &EntryOptions) {
         let found = sandbox
-            .call(Once, |face, store| face.cache().call_get_or_insert(store, self.handle, key, value, wit(options)));
+            .call(Once, |face, store| face.cache().call_get_or_insert(store, self.handle, &key, &value, wit(options)));
         let now = sandbox.now();
         match found {
-            Ok(types::GetOrInsertResult::Present(found)) => self.looked_up(now, key, Some(&found)),
+            Ok(types::GetOrInsertResult::Present(found)) => self.looked_up(now, &key, Some(&found)),
             Ok(types::GetOrInsertResult::Inserted) => {
-                self.looked_up(now, key, None);
+                self.looked_up(now, &key, None);
                 self.put(now, key, value, options);
             }
             Err(reason) => {
-                self.looked_up(now, key, None);
-                self.refused(key, value, reason);
+                self.looked_up(now, &key, None);
+                self.refused(&key, &value, reason);
             }
         }
     }
@@ -169,17 +188,15 @@ impl Subject {
         }
     }
 
-    pub fn set_many(&mut self, sandbox: &mut Sandbox, entries: &[(Vec<u8>, Vec<u8>, EntryOptions)]) {
-        let given: Vec<_> =
-            entries.iter().map(|(key, value, options)| (key.clone(), value.clone(), wit(options))).collect();
+    pub fn set_many(&mut self, sandbox: &mut Sandbox, entries: Vec<(Vec<u8>, Vec<u8>, types::EntryOptions)>) {
         let mut stored = entries.len();
-        if let Err(error) = sandbox.call(Once, |face, store| face.cache().call_set_many(store, self.handle, &given)) {
+        if let Err(error) = sandbox.call(Once, |face, store| face.cache().call_set_many(store, self.handle, &entries)) {
             stored = error.index as usize;
             let (key, value, _) = &entries[stored];
             self.refused(key, value, error.reason);
         }
-        for (key, value, options) in &entries[..stored] {
-            self.put(sandbox.now(), key, value, options);
+        for (key, value, types::EntryOptions { ttl, tti, weight }) in entries.into_iter().take(stored) {
+            self.put(sandbox.now(), key, value, &EntryOptions { ttl, tti, weight });
         }
     }
 
@@ -233,11 +250,12 @@ impl Subject {
         self.lost += drained.lost;
         let (now, count) = (sandbox.now(), drained.removals.len());
         for types::Removal { key, value, .. } in drained.removals {
+            assert!(is_value(&value), "{} was never stored", Bytes(&value));
             // Values of this length are stored once.
             if value.len() >= 4 && self.model.entries.get(&key).is_some_and(|entry| entry.value == value) {
                 self.model.there(now, &key, false);
             }
-            let stored = self.stored.get_mut(&(key, value)).expect("a removal of what was stored");
+            let stored = self.stored.get_mut(&(key, mark(&value))).expect("a removal of what was stored");
             *stored = stored.checked_sub(1).expect("a removal for each that was stored");
         }
         count
@@ -294,10 +312,10 @@ pub struct Lease {
 
 impl Lease {
     /// `cache` is its cache, if that is still there.
-    pub fn fill(self, cache: Option<&mut Subject>, sandbox: &mut Sandbox, value: &Vec<u8>, options: &EntryOptions) {
+    pub fn fill(self, cache: Option<&mut Subject>, sandbox: &mut Sandbox, value: Vec<u8>, options: &EntryOptions) {
         use moka_cache_host::cache::FillError;
         let reads = if cache.is_some() { Once } else { Never };
-        let filled = sandbox.call(reads, |face, store| face.lease().call_fill(store, self.handle, value, wit(options)));
+        let filled = sandbox.call(reads, |face, store| face.lease().call_fill(store, self.handle, &value, wit(options)));
         let now = sandbox.now();
         let Some(cache) = cache else {
             assert!(matches!(filled, Err(FillError::Lapsed)), "{filled:?}, without its cache");
@@ -314,8 +332,8 @@ impl Lease {
             cache.leases.remove(&self.key);
         }
         match filled {
-            Ok(()) => cache.put(now, &self.key, value, options),
-            Err(FillError::Refused(reason)) => cache.refused(&self.key, value, reason),
+            Ok(()) => cache.put(now, self.key, value, options),
+            Err(FillError::Refused(reason)) => cache.refused(&self.key, &value, reason),
             Err(FillError::Lapsed) => {}
         }
     }
@@ -381,6 +399,6 @@ impl Walk {
     }
 }
 
-fn wit(&EntryOptions { ttl, tti, weight }: &EntryOptions) -> types::EntryOptions {
+pub fn wit(&EntryOptions { ttl, tti, weight }: &EntryOptions) -> types::EntryOptions {
     types::EntryOptions { ttl, tti, weight }
 }
