@@ -383,7 +383,7 @@ impl Cache {
         // The key of a lease is kept twice. What there is a value for needs none.
         let size = key.len().saturating_mul(2);
         if !self.has_headroom(size) && !self.contains(key) {
-            self.find_headroom(key, size)?;
+            self.find_headroom(key, size).inspect_err(|_| self.misses += 1)?;
         }
         if let Some(value) = self.get(key) {
             return Ok(Lookup::Hit(value));
