@@ -45,6 +45,8 @@ impl Entry {
 /// The entries that may be in a cache. Times are in nanoseconds, as the cache sees them.
 pub struct Model {
     pub entries: HashMap<Vec<u8>, Entry>,
+    /// Those that have expired, and may be counted still.
+    expired: HashMap<Vec<u8>, Entry>,
     /// How many values were stored.
     pub stored: u64,
     /// Whether entries may be evicted.
@@ -55,7 +57,7 @@ pub struct Model {
 
 impl Model {
     pub fn new(ttl: Option<u64>, tti: Option<u64>, evicts: bool) -> Self {
-        Self { entries: HashMap::new(), stored: 0, evicts, ttl, tti }
+        Self { entries: HashMap::new(), expired: HashMap::new(), stored: 0, evicts, ttl, tti }
     }
 
     /// Whether the cache need not hold the entry any more.
@@ -72,6 +74,7 @@ impl Model {
         let before = self.entries.get(&key).filter(|entry| !self.may_be_lost(entry, now));
         let since = before.map_or(self.stored, |entry| entry.since);
         let (weight, idle_deadline) = (options.weight, now.saturating_add(idle));
+        self.expired.remove(&key);
         self.entries.insert(key, Entry { value, weight, since, deadline, idle, idle_deadline });
     }
 
@@ -92,10 +95,22 @@ impl Model {
             Some(entry) if there => assert!(entry.may_live(now), "{} outlived its deadline", Bytes(key)),
             Some(entry) => {
                 assert!(self.may_be_lost(entry, now), "{} was lost", Bytes(key));
-                self.entries.remove(key);
+                self.expired.extend(self.entries.remove_entry(key).filter(|(_, entry)| !entry.must_live(now)));
             }
             None => assert!(!there, "{} should be absent", Bytes(key)),
         }
+    }
+
+    /// A key was taken out; answers what it may have held.
+    pub fn remove(&mut self, key: &[u8]) -> Option<Entry> {
+        self.expired.remove(key);
+        self.entries.remove(key)
+    }
+
+    /// All keys were taken out.
+    pub fn clear(&mut self) {
+        self.expired.clear();
+        self.entries.clear();
     }
 
     /// A live entry was given a new life, or there was none.
@@ -122,13 +137,14 @@ impl Model {
 
     /// The cache did its pending tasks, and has so many entries, that weigh so much.
     pub fn counted(&self, now: u64, entries: u64, weight: u64) {
-        let left = |entry: &&Entry| now < entry.expires().saturating_add(LEFT);
         let must_be = |entry: &&Entry| !self.may_be_lost(entry, now);
+        let may_be = |entry: &&Entry| now < entry.expires().saturating_add(LEFT);
         let weigh = |weight, entry: &Entry| weight + u64::from(entry.weight);
-        let all = || self.entries.values();
-        let counts = all().filter(must_be).count() as u64..=all().filter(left).count() as u64;
+        let least = || self.entries.values().filter(must_be);
+        let most = || self.entries.values().chain(self.expired.values()).filter(may_be);
+        let counts = least().count() as u64..=most().count() as u64;
         assert!(counts.contains(&entries), "{entries} entries, not {counts:?}");
-        let weights = all().filter(must_be).fold(0, weigh)..=all().filter(left).fold(0, weigh);
+        let weights = least().fold(0, weigh)..=most().fold(0, weigh);
         assert!(weights.contains(&weight), "a weight of {weight}, not {weights:?}");
     }
 }

@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
-use moka_cache::{Cache, Config, EntryOptions, GetOrInsert, LeaseId, Life, Lookup, Policy, Value};
+use moka_cache::{Cache, Config, EntryOptions, GetOrInsert, LeaseId, Lookup, Policy, Value};
 
 #[path = "../../tests/support/clock.rs"]
 mod test_clock;
@@ -160,12 +160,12 @@ impl Run {
                 let key = key(number);
                 let found = self.cache.remove(&key);
                 self.judge(&key, found.as_deref(), false);
-                self.model.entries.remove(&key);
+                self.model.remove(&key);
                 self.hold(number, found);
             }
             Op::Clear => {
                 self.cache.clear();
-                self.model.entries.clear();
+                self.model.clear();
                 assert_eq!(self.cache.entry_count(), 0);
             }
             Op::Keys => {

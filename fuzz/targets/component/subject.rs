@@ -170,13 +170,13 @@ impl Subject {
     pub fn remove(&mut self, sandbox: &mut Sandbox, key: &Vec<u8>) {
         let found = sandbox.call(Once, |face, store| face.cache().call_remove(store, self.handle, key));
         self.model.answered(sandbox.now(), key, found.as_deref(), false);
-        self.model.entries.remove(key);
+        self.model.remove(key);
         self.leases.remove(key);
     }
 
     pub fn clear(&mut self, sandbox: &mut Sandbox) {
         sandbox.call(Once, |face, store| face.cache().call_clear(store, self.handle));
-        self.model.entries.clear();
+        self.model.clear();
         self.leases.clear();
     }
 
@@ -203,7 +203,7 @@ impl Subject {
     pub fn remove_many(&mut self, sandbox: &mut Sandbox, keys: &[Vec<u8>]) {
         let removed = sandbox.call(Once, |face, store| face.cache().call_remove_many(store, self.handle, keys));
         let now = sandbox.now();
-        let entries: Vec<_> = keys.iter().filter_map(|key| self.model.entries.remove(key)).collect();
+        let entries: Vec<_> = keys.iter().filter_map(|key| self.model.remove(key)).collect();
         let least = entries.iter().filter(|entry| !self.model.may_be_lost(entry, now)).count();
         let most = entries.iter().filter(|entry| entry.may_live(now)).count();
         assert!((least..=most).contains(&(removed as usize)), "{removed} removed, not {least} to {most}");
@@ -315,7 +315,8 @@ impl Lease {
     pub fn fill(self, cache: Option<&mut Subject>, sandbox: &mut Sandbox, value: Vec<u8>, options: &EntryOptions) {
         use moka_cache_host::cache::FillError;
         let reads = if cache.is_some() { Once } else { Never };
-        let filled = sandbox.call(reads, |face, store| face.lease().call_fill(store, self.handle, &value, wit(options)));
+        let filled =
+            sandbox.call(reads, |face, store| face.lease().call_fill(store, self.handle, &value, wit(options)));
         let now = sandbox.now();
         let Some(cache) = cache else {
             assert!(matches!(filled, Err(FillError::Lapsed)), "{filled:?}, without its cache");
