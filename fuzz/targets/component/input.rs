@@ -1,6 +1,6 @@
-//! What an execution is made of.
+//! What an execution is made of. Choices take a byte each, so that one that is changed is another choice.
 
-use libfuzzer_sys::arbitrary::{self, Arbitrary};
+use libfuzzer_sys::arbitrary::{Arbitrary, Result, Unstructured};
 use moka_cache::EntryOptions;
 
 /// Under which circumstances.
@@ -13,6 +13,7 @@ pub struct Setup {
     pub cache: Config,
 }
 
+/// How a cache is opened.
 #[derive(Arbitrary, Debug)]
 pub struct Config {
     pub long_name: bool,
@@ -24,65 +25,57 @@ pub struct Config {
     pub removal_log: Option<Number>,
 }
 
-#[derive(Arbitrary, Debug)]
-pub enum Limit {
-    TooLow(u8),
-    /// Pages of 64 KiB beyond a MiB.
-    Pages(u8),
-    Any(u64),
-}
+/// A memory limit, in bytes.
+#[derive(Debug)]
+pub struct Limit(pub u64);
 
-impl Limit {
-    pub fn bytes(&self) -> u64 {
-        match *self {
-            Self::TooLow(below) => (1 << 20) - 1 - (u64::from(below) << 10),
-            Self::Pages(pages) => (1 << 20) + (u64::from(pages) << 16),
-            Self::Any(bytes) => bytes,
-        }
+impl Arbitrary<'_> for Limit {
+    fn arbitrary(u: &mut Unstructured<'_>) -> Result<Self> {
+        Ok(Self(match u.int_in_range(0..=7)? {
+            0 => (1 << 20) - 1 - u64::from(u8::arbitrary(u)?),
+            1 => u64::arbitrary(u)?,
+            _ => (1 << 20) + (u64::from(u8::arbitrary(u)?) << 14),
+        }))
     }
 }
 
 /// A number from few to as many as there are.
-#[derive(Arbitrary, Debug, Clone, Copy)]
-pub enum Number {
-    Small(u8),
-    Any(u32),
-    All,
-}
+#[derive(Clone, Copy, Debug)]
+pub struct Number(pub u64);
 
 impl Number {
     pub fn count(self) -> u32 {
-        match self {
-            Self::Small(number) => number.into(),
-            Self::Any(number) => number,
-            Self::All => u32::MAX,
-        }
+        u32::try_from(self.0).unwrap_or(u32::MAX)
     }
 }
 
-/// A span of time.
-#[derive(Arbitrary, Debug, Clone, Copy)]
-pub enum Span {
-    Short(u8),
-    /// So many, times two to the power of the other.
-    Scaled(u16, u8),
-    Any(u64),
-    Endless,
+impl Arbitrary<'_> for Number {
+    fn arbitrary(u: &mut Unstructured<'_>) -> Result<Self> {
+        Ok(Self(match u.int_in_range(0..=7)? {
+            0 => u64::MAX,
+            1 => u32::arbitrary(u)?.into(),
+            _ => u8::arbitrary(u)?.into(),
+        }))
+    }
 }
 
-impl Span {
-    pub fn nanoseconds(self) -> u64 {
-        match self {
-            Self::Short(time) => time.into(),
-            Self::Scaled(time, power) => u64::from(time) << (power % 49),
-            Self::Any(time) => time,
-            Self::Endless => u64::MAX,
-        }
+/// A span of time, in nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Span(pub u64);
+
+impl Arbitrary<'_> for Span {
+    fn arbitrary(u: &mut Unstructured<'_>) -> Result<Self> {
+        Ok(Self(match u.int_in_range(0..=7)? {
+            0 => u64::MAX,
+            1 => u64::arbitrary(u)?,
+            2 => u8::arbitrary(u)?.into(),
+            _ => u64::from(u8::arbitrary(u)?) << u.int_in_range(0..=56)?,
+        }))
     }
 }
 
 /// Which of the few caches.
-#[derive(Arbitrary, Debug, Clone, Copy)]
+#[derive(Arbitrary, Clone, Copy, Debug)]
 pub struct Which(u8);
 
 impl Which {
@@ -98,8 +91,8 @@ impl Which {
     }
 }
 
-#[derive(Arbitrary, Debug, Clone, Copy)]
-pub struct Key(pub u8);
+#[derive(Arbitrary, Clone, Copy, Debug)]
+pub struct Key(u8);
 
 impl Key {
     /// None, few or more than lie inside moka's own keys, and some of a length that takes memory worth looking at.
@@ -113,52 +106,46 @@ impl Key {
     }
 }
 
-#[derive(Arbitrary, Debug, Clone, Copy)]
-pub enum Length {
-    Short(u8),
-    /// In units of 16 bytes.
-    Middle(u8),
-    Long(u16),
-    /// In units of 4 KiB.
-    Huge(u8),
-}
+/// How many bytes a value has.
+#[derive(Clone, Copy, Debug)]
+pub struct Length(pub usize);
 
-impl Length {
-    pub fn bytes(self) -> usize {
-        match self {
-            Self::Short(length) => length.into(),
-            Self::Middle(length) => usize::from(length) << 4,
-            Self::Long(length) => length.into(),
-            Self::Huge(length) => usize::from(length) << 12,
-        }
+impl Arbitrary<'_> for Length {
+    fn arbitrary(u: &mut Unstructured<'_>) -> Result<Self> {
+        Ok(Self(match u.int_in_range(0..=7)? {
+            0 => usize::from(u8::arbitrary(u)?) << 12,
+            1 => u16::arbitrary(u)?.into(),
+            2 | 3 => usize::from(u8::arbitrary(u)?) << 4,
+            _ => u8::arbitrary(u)?.into(),
+        }))
     }
 }
 
-#[derive(Arbitrary, Debug, Clone, Copy)]
+#[derive(Arbitrary, Clone, Copy, Debug)]
 pub struct Set {
     pub key: Key,
     pub length: Length,
     pub options: Options,
 }
 
-#[derive(Arbitrary, Debug, Clone, Copy)]
+#[derive(Arbitrary, Clone, Copy, Debug)]
 pub struct Options {
-    pub ttl: Option<Span>,
-    pub tti: Option<Span>,
-    pub weight: Option<Number>,
+    ttl: Option<Span>,
+    tti: Option<Span>,
+    weight: Option<Number>,
 }
 
 impl Options {
     pub fn options(self) -> EntryOptions {
         EntryOptions {
-            ttl: self.ttl.map(Span::nanoseconds),
-            tti: self.tti.map(Span::nanoseconds),
+            ttl: self.ttl.map(|time| time.0),
+            tti: self.tti.map(|time| time.0),
             weight: self.weight.map_or(1, Number::count),
         }
     }
 }
 
-#[derive(Arbitrary, Debug)]
+#[derive(Debug)]
 pub enum Op {
     Open(Which, Config),
     Close(Which),
@@ -183,7 +170,29 @@ pub enum Op {
     StepBack(Span),
 }
 
-#[derive(Arbitrary, Debug)]
+impl Arbitrary<'_> for Op {
+    fn arbitrary(u: &mut Unstructured<'_>) -> Result<Self> {
+        Ok(match u.int_in_range(0..=31)? {
+            0 => Self::Open(u.arbitrary()?, u.arbitrary()?),
+            1 => Self::Close(u.arbitrary()?),
+            2 => Self::SetMany(u.arbitrary()?, u.arbitrary()?),
+            3 => {
+                let (which, first, count, length) = u.arbitrary()?;
+                Self::Flood { which, first, count, length }
+            }
+            4 | 5 => Self::Next(u.arbitrary()?, u.arbitrary()?),
+            6 => Self::DropCursor(u.arbitrary()?),
+            7 | 8 => Self::Fill(u.arbitrary()?, u.arbitrary()?, u.arbitrary()?),
+            9 => Self::DropLease(u.arbitrary()?),
+            10 | 11 => Self::Step(u.arbitrary()?),
+            12 | 13 => Self::StepToDeadline(u.arbitrary()?, u.arbitrary()?, u.arbitrary()?),
+            14 => Self::StepBack(u.arbitrary()?),
+            _ => Self::OfCache(u.arbitrary()?, u.arbitrary()?),
+        })
+    }
+}
+
+#[derive(Debug)]
 pub enum CacheOp {
     Get(Key),
     Contains(Key),
@@ -201,4 +210,27 @@ pub enum CacheOp {
     Stats,
     Drain(Number),
     Lookup(Key, Span),
+}
+
+impl Arbitrary<'_> for CacheOp {
+    fn arbitrary(u: &mut Unstructured<'_>) -> Result<Self> {
+        Ok(match u.int_in_range(0..=19)? {
+            0 => Self::Get(u.arbitrary()?),
+            1 => Self::Contains(u.arbitrary()?),
+            2 => Self::GetOrInsert(u.arbitrary()?),
+            3 => Self::Expire(u.arbitrary()?, u.arbitrary()?),
+            4 => Self::Remaining(u.arbitrary()?),
+            5 => Self::Remove(u.arbitrary()?),
+            6 => Self::Clear,
+            7 => Self::GetMany(u.arbitrary()?),
+            8 => Self::RemoveMany(u.arbitrary()?),
+            9 => Self::Keys,
+            10 => Self::Count,
+            11 => Self::RunPending,
+            12 => Self::Stats,
+            13 => Self::Drain(u.arbitrary()?),
+            14..=16 => Self::Lookup(u.arbitrary()?, u.arbitrary()?),
+            _ => Self::Set(u.arbitrary()?),
+        })
+    }
 }

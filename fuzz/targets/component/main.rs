@@ -13,7 +13,7 @@ mod model;
 mod sandbox;
 mod subject;
 
-use input::{CacheOp, Config, Key, Length, Number, Op, Options, Set, Setup, Span, Which};
+use input::{CacheOp, Config, Key, Length, Number, Op, Options, Set, Setup, Which};
 use sandbox::Sandbox;
 use subject::{Lease, Subject, Walk, value, wit};
 
@@ -82,13 +82,11 @@ impl Run {
     fn open(&mut self, which: Which, config: &Config) {
         let config = types::Config {
             name: if config.long_name { "\u{e4}".repeat(300) } else { String::new() },
-            capacity: config
-                .capacity
-                .map(|number| if let Number::All = number { u64::MAX } else { number.count().into() }),
-            ttl: config.ttl.map(Span::nanoseconds),
-            tti: config.tti.map(Span::nanoseconds),
+            capacity: config.capacity.map(|most| most.0),
+            ttl: config.ttl.map(|time| time.0),
+            tti: config.tti.map(|time| time.0),
             policy: if config.lru { Policy::Lru } else { Policy::TinyLfu },
-            memory_limit: config.memory_limit.as_ref().map(input::Limit::bytes),
+            memory_limit: config.memory_limit.as_ref().map(|limit| limit.0),
             removal_log: config.removal_log.map(Number::count),
         };
         self.opened += 1;
@@ -102,7 +100,7 @@ impl Run {
     fn set_many(&mut self, which: Which, sets: &[Set]) {
         let mut entries = Vec::new();
         for set in sets.iter().take(self.most_at_once()) {
-            let Some(value) = self.value(set.length.bytes()) else { break };
+            let Some(value) = self.value(set.length.0) else { break };
             entries.push((self.key(set.key), value, wit(&set.options.options())));
         }
         if let Some(cache) = &mut self.caches[which.index()] {
@@ -120,7 +118,7 @@ impl Run {
 
     fn fill(&mut self, lease: u8, length: Length, options: Options) {
         if let Some(lease) = take(&mut self.leases, lease)
-            && let Some(value) = self.value(length.bytes())
+            && let Some(value) = self.value(length.0)
         {
             let cache = find(&mut self.caches, lease.cache);
             lease.fill(cache, &mut self.sandbox, value, &options.options());
@@ -172,11 +170,11 @@ impl Run {
                     lease.drop(cache, &mut self.sandbox);
                 }
             }
-            Op::Step(time) => self.step(time.nanoseconds()),
+            Op::Step(time) => self.step(time.0),
             Op::StepToDeadline(which, key, off) => self.step_to_deadline(which, key, off),
             Op::StepBack(time) => {
                 let clock = &mut self.sandbox.store.data_mut().clock;
-                *clock = clock.saturating_sub(time.nanoseconds());
+                *clock = clock.saturating_sub(time.0);
             }
             Op::OfCache(which, op) => self.operate_cache(which, op),
         }
@@ -188,7 +186,7 @@ impl Run {
         let all = |keys: &[Key]| keys.iter().take(most_at_once).map(|key| bytes(*key)).collect::<Vec<_>>();
         let value = match &op {
             CacheOp::Set(set) | CacheOp::GetOrInsert(set) => {
-                let Some(value) = self.value(set.length.bytes()) else { return };
+                let Some(value) = self.value(set.length.0) else { return };
                 value
             }
             _ => Vec::new(),
@@ -203,7 +201,7 @@ impl Run {
             CacheOp::GetOrInsert(set) => {
                 cache.get_or_insert(sandbox, bytes(set.key), value, &set.options.options());
             }
-            CacheOp::Expire(key, life) => cache.expire(sandbox, &bytes(key), life.map(Span::nanoseconds)),
+            CacheOp::Expire(key, life) => cache.expire(sandbox, &bytes(key), life.map(|time| time.0)),
             CacheOp::Remaining(key) => cache.remaining(sandbox, &bytes(key)),
             CacheOp::Remove(key) => cache.remove(sandbox, &bytes(key)),
             CacheOp::Clear => cache.clear(sandbox),
@@ -215,14 +213,14 @@ impl Run {
             CacheOp::Stats => drop(cache.stats(sandbox)),
             CacheOp::Drain(_) => drop(cache.drain(sandbox, page)),
             CacheOp::Lookup(key, life) => {
-                self.leases.extend(cache.lookup(sandbox, bytes(key), life.nanoseconds()));
+                self.leases.extend(cache.lookup(sandbox, bytes(key), life.0));
             }
         }
     }
 
     /// Looks at all that is left, and gives it back.
     fn end(mut self) {
-        let page = self.page(Number::All);
+        let page = self.page(Number(u64::MAX));
         for cache in self.caches.iter_mut().flatten() {
             cache.check(&mut self.sandbox, page);
         }
