@@ -95,13 +95,14 @@ impl Which {
 pub struct Key(u8);
 
 impl Key {
-    /// None, few or more than lie inside moka's own keys, and some of a length that takes memory worth looking at.
+    /// Of few keys, so that operations meet: no bytes, few, or more than lie inside moka's own keys, and some of a length
+    /// that takes memory worth looking at.
     pub fn bytes(self, most: usize) -> Vec<u8> {
         match self.0 {
             253 => vec![1; 300.min(most)],
             254 => vec![2; 3000.min(most)],
             255 => vec![3; 20_000.min(most)],
-            number => vec![number % 32; usize::from(number) % 32],
+            number => vec![number % 12; usize::from(number % 12) * 3],
         }
     }
 }
