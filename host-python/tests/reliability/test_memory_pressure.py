@@ -87,9 +87,14 @@ def test_a_lookup_without_memory_for_a_lease_is_a_miss() -> None:
     refusing = Refusing(None)
     refusing.cap(refusing.first)
     lookups = 0
-    with pytest.raises(GuestMemoryError):
+
+    def look_up_ever_new_keys() -> None:
+        nonlocal lookups
         for lookups in range(1, 3000):
             refusing.channel.lookup(b"key %d" % lookups, 10**18)
+
+    with pytest.raises(GuestMemoryError):
+        look_up_ever_new_keys()
     assert refusing.channel.counters().misses == lookups
 
 
