@@ -65,7 +65,7 @@ supply: .tools/cargo-deny-$(CARGO_DENY) .venv/run ## licences and known vulnerab
 # Over ten million executions of all targets.
 fuzz: component native .tools/rust.env .tools/wasm-tools-$(WASM_TOOLS) .venv/run .venv/fuzz ## fuzz the cache, both faces and the codecs
 	scripts/fuzz $(or $(RUNS),2000000) $(or $(RUNS),8000000) $(or $(RUNS),500000) $(or $(RUNS),5000) \
-	  $(or $(RUNS),1000000)
+	  $(or $(RUNS),500000)
 
 wheel: $(STAMPS)/wheel ## dist/moka_wasm-*.whl, which carry the component: one pure, one with the native extension
 

@@ -178,8 +178,8 @@ impl Arbitrary<'_> for Op {
             1 => Self::Close(u.arbitrary()?),
             2 => Self::SetMany(u.arbitrary()?, u.arbitrary()?),
             3 => {
-                let (which, first, count, length) = u.arbitrary()?;
-                Self::Flood { which, first, count, length }
+                let (which, first, count, length) = u.arbitrary::<(_, _, _, u16)>()?;
+                Self::Flood { which, first, count, length: length % 4096 }
             }
             4 | 5 => Self::Next(u.arbitrary()?, u.arbitrary()?),
             6 => Self::DropCursor(u.arbitrary()?),

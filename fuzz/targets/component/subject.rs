@@ -27,7 +27,8 @@ pub fn value(number: u32, length: usize) -> Vec<u8> {
 
 /// Whether [`value`] makes it.
 fn is_value(bytes: &[u8]) -> bool {
-    bytes.iter().skip(4).all(|byte| *byte == bytes[0])
+    // The second comparison is of memory, not of bytes one by one.
+    bytes.len() <= 4 || bytes[4] == bytes[0] && bytes[5..] == bytes[4..bytes.len() - 1]
 }
 
 /// A cache.
