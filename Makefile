@@ -63,8 +63,9 @@ supply: .tools/cargo-deny-$(CARGO_DENY) .venv/run ## licences and known vulnerab
 	scripts/check-supply
 
 # Over ten million executions of all targets.
-fuzz: component native .tools/rust.env .venv/run .venv/fuzz ## fuzz the cache, both faces and the codecs
-	scripts/fuzz $(or $(RUNS),2000000) $(or $(RUNS),8000000) $(or $(RUNS),500000) $(or $(RUNS),5000)
+fuzz: component native .tools/rust.env .tools/wasm-tools-$(WASM_TOOLS) .venv/run .venv/fuzz ## fuzz the cache, both faces and the codecs
+	scripts/fuzz $(or $(RUNS),2000000) $(or $(RUNS),8000000) $(or $(RUNS),500000) $(or $(RUNS),5000) \
+	  $(or $(RUNS),500000)
 
 profile: component native .venv/run ## count anew what runs often, by which the component and the extension are built
 	scripts/profile-guest
@@ -100,8 +101,8 @@ test-profiles: $(COMPONENT) $(NATIVE)
 	scripts/check-profiles
 
 # The codecs are fuzzed by the Python tests.
-test-fuzz: component native .tools/rust.env .venv/run .venv/fuzz
-	scripts/fuzz 50000 50000 10000 100
+test-fuzz: component native .tools/rust.env .tools/wasm-tools-$(WASM_TOOLS) .venv/run .venv/fuzz
+	scripts/fuzz 50000 50000 10000 100 15000
 
 test-python: $(COMPONENT) $(NATIVE) .venv/run .venv/test
 	MOKA_WASM_PURE=1 .venv/bin/python -m pytest --extension unused host-python

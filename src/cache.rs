@@ -61,6 +61,10 @@ pub struct Cache {
     headroom: Headroom,
     /// Charged for writes that moka may not have weighed yet.
     unweighed: u64,
+    /// Whether entries differ in what they weigh for moka.
+    varied: bool,
+    /// Whether an entry may have come to weigh something else since moka last took note of weights: see [`Self::settle`].
+    reweighed: bool,
     shared: Arc<Shared>,
     leases: Leases,
     /// Guest time at which `map` was made.
@@ -94,6 +98,8 @@ impl Cache {
             config,
             hash,
             watched,
+            varied: budget.is_some(),
+            reweighed: false,
             budget,
             headroom,
             unweighed: 0,
@@ -166,6 +172,8 @@ impl Cache {
                 let counter = if live { &mut self.updated } else { &mut self.created };
                 *counter += 1;
             }
+            self.varied |= options.weight != 1;
+            self.reweighed |= self.varied;
             self.map.insert(sought.into(), value);
         }
         Ok(())
@@ -201,11 +209,22 @@ impl Cache {
     /// is overwritten it would evict all others first.
     #[cold]
     fn turn_away(&mut self, sought: Sought<'_>, value: Value) {
+        self.settle();
         let key = Arc::new(Key::from(sought));
         if let Some(replaced) = self.shared.removing(Mode::Ignore, || self.map.remove(&**key)) {
             self.shared.report(Arc::clone(&key), replaced, Cause::Replaced);
         }
         self.shared.report(key, value, Cause::Size);
+    }
+
+    /// Has moka take note of the weights, before an entry is removed: it takes what the entry weighs off its sum, but where
+    /// it has not yet added what an overwriting made of that, it never does, and the sum stays wrong. Without memory for it
+    /// a wrong sum is the lesser evil.
+    fn settle(&mut self) {
+        if self.reweighed && memory::can_evict() {
+            self.map.run_pending_tasks();
+            self.reweighed = false;
+        }
     }
 
     /// Stores a value unless there is a live one.
@@ -259,6 +278,7 @@ impl Cache {
     pub fn remove(&mut self, key: &[u8]) -> Option<Value> {
         self.keep_within_horizon();
         self.leases.end(key);
+        self.settle();
         let live = self.map.contains_key(key);
         let value = self.map.remove(key).filter(|_| live);
         if value.is_some() && !self.watched {
@@ -383,7 +403,7 @@ impl Cache {
         // The key of a lease is kept twice. What there is a value for needs none.
         let size = key.len().saturating_mul(2);
         if !self.has_headroom(size) && !self.contains(key) {
-            self.find_headroom(key, size)?;
+            self.find_headroom(key, size).inspect_err(|_| self.misses += 1)?;
         }
         if let Some(value) = self.get(key) {
             return Ok(Lookup::Hit(value));

@@ -31,6 +31,8 @@ pub use stats::Stats;
 
 #[cfg(all(target_family = "wasm", feature = "guest"))]
 mod component;
+#[cfg(all(target_family = "wasm", feature = "coverage"))]
+mod coverage;
 #[cfg(any(all(target_family = "wasm", feature = "guest"), feature = "fuzz", test))]
 mod direct;
 #[cfg(feature = "fuzz")]

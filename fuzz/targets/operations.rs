@@ -1,16 +1,16 @@
-//! The cache by a list of operations, beside a map with deadlines: a key is absent or holds the last value that was set,
-//! and an answer stays what it was.
+//! The cache by a list of operations, beside a model of it; and an answer stays what it was.
 
 #![no_main]
 
-use std::collections::HashMap;
-
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
-use moka_cache::{Cache, Config, EntryOptions, GetOrInsert, LeaseId, Life, Lookup, Policy, Value};
+use moka_cache::{Cache, Config, EntryOptions, GetOrInsert, LeaseId, Lookup, Policy, Value};
 
 #[path = "../../tests/support/clock.rs"]
 mod test_clock;
+
+mod model;
+use model::Model;
 
 #[derive(Arbitrary, Debug)]
 struct Setup {
@@ -53,21 +53,12 @@ enum Op {
     AdvanceFar(u32),
 }
 
-struct Modelled {
-    value: Vec<u8>,
-    deadline: u64,
-    idle: u64,
-    idle_deadline: u64,
-}
-
-const NEVER: u64 = u64::MAX;
 /// Times are in units of this many nanoseconds, so that rounding does not matter.
 const UNIT: u64 = 1 << 20;
 
 struct Run {
     cache: Cache,
-    model: HashMap<Vec<u8>, Modelled>,
-    setup: Setup,
+    model: Model,
     now: u64,
     stored: u32,
     lease: Option<(LeaseId, Vec<u8>)>,
@@ -93,41 +84,11 @@ impl Run {
     }
 
     fn put(&mut self, key: Vec<u8>, value: Vec<u8>, set: &Set) {
-        let life = |own: Option<u16>, all: Option<u16>| {
-            let least = own.into_iter().chain(all).min();
-            least.map_or(NEVER, |life| (u64::from(life) + 1) * UNIT)
-        };
-        let deadline = self.now.saturating_add(life(set.ttl, self.setup.ttl));
-        let idle = life(set.tti, self.setup.tti);
-        let idle_deadline = self.now.saturating_add(idle);
-        self.model.insert(key, Modelled { value, deadline, idle, idle_deadline });
+        self.model.put(self.now, key, value, &Self::options(set));
     }
 
-    /// Whether the cache may hold the entry no more.
-    fn may_be_lost(&self, entry: &Modelled) -> bool {
-        self.setup.capacity.is_some() || self.setup.memory_limit || !self.alive(entry)
-    }
-
-    fn alive(&self, entry: &Modelled) -> bool {
-        self.now < entry.deadline.min(entry.idle_deadline)
-    }
-
-    fn judge(&mut self, key: &[u8], found: Option<&[u8]>, used: bool) {
-        match (self.model.get(key), found) {
-            (None, None) => {}
-            (Some(entry), None) => {
-                assert!(self.may_be_lost(entry), "{key:?} was lost");
-                self.model.remove(key);
-            }
-            (None, Some(found)) => panic!("{key:?} should be absent, is {found:?}"),
-            (Some(entry), Some(found)) => {
-                assert_eq!(entry.value, found, "of {key:?}");
-                assert!(self.alive(entry), "{key:?} outlived its deadline");
-                if used {
-                    self.used(key);
-                }
-            }
-        }
+    fn judge(&mut self, key: &[u8], found: Option<&[u8]>, read: bool) {
+        self.model.answered(self.now, key, found, read);
     }
 
     /// Keeps an answer, where the number of its key says so, over the operations that follow: they must not change it.
@@ -140,24 +101,6 @@ impl Run {
             if let Some((before, bytes)) = held.replace((found, bytes)) {
                 assert_eq!(*before, *bytes, "an answer that was held has changed");
             }
-        }
-    }
-
-    fn used(&mut self, key: &[u8]) {
-        let now = self.now;
-        if let Some(entry) = self.model.get_mut(key) {
-            entry.idle_deadline = now.saturating_add(entry.idle);
-        }
-    }
-
-    fn there(&mut self, key: &[u8], there: bool) {
-        match self.model.get(key) {
-            Some(entry) if there => assert!(self.alive(entry), "{key:?} outlived its deadline"),
-            Some(entry) => {
-                assert!(self.may_be_lost(entry), "{key:?} was lost");
-                self.model.remove(key);
-            }
-            None => assert!(!there, "{key:?} should be absent"),
         }
     }
 
@@ -200,29 +143,18 @@ impl Run {
             Op::Contains(number) => {
                 let key = key(number);
                 let there = self.cache.contains(&key);
-                self.there(&key, there);
+                self.model.there(self.now, &key, there);
             }
             Op::Expire(number, life) => {
                 let key = key(number);
                 let life = life.map(|life| (u64::from(life) + 1) * UNIT);
                 let there = self.cache.expire(&key, life);
-                self.there(&key, there);
-                let deadline = life.map_or(NEVER, |life| self.now + life);
-                if let Some(entry) = self.model.get_mut(&key) {
-                    (entry.deadline, entry.idle, entry.idle_deadline) = (deadline, NEVER, NEVER);
-                }
+                self.model.expired(self.now, &key, life, there);
             }
             Op::Remaining(number) => {
                 let key = key(number);
                 let life = self.cache.remaining(&key);
-                self.there(&key, life != Life::Absent);
-                if let Some(entry) = self.model.get(&key) {
-                    let expected = match entry.deadline.min(entry.idle_deadline) {
-                        NEVER => Life::Unlimited,
-                        deadline => Life::Limited(deadline - self.now),
-                    };
-                    assert_eq!(expected, life, "of {key:?}");
-                }
+                self.model.remains(self.now, &key, life);
             }
             Op::Remove(number) => {
                 let key = key(number);
@@ -248,13 +180,16 @@ impl Run {
                 keys.sort_unstable();
                 keys.dedup();
                 assert_eq!(keys.len(), count, "a key was walked over twice");
-                keys.iter().for_each(|key| self.there(key, true));
-                for key in self.model.keys().cloned().collect::<Vec<_>>() {
-                    let there = keys.contains(&key);
-                    self.there(&key, there);
+                keys.iter().for_each(|key| self.model.there(self.now, key, true));
+                for key in self.model.entries.keys().cloned().collect::<Vec<_>>() {
+                    let there = keys.binary_search(&key).is_ok();
+                    self.model.there(self.now, &key, there);
                 }
             }
-            Op::RunPending => self.cache.run_pending_tasks(),
+            Op::RunPending => {
+                self.cache.run_pending_tasks();
+                self.model.counted(self.now, self.cache.entry_count(), self.cache.weighted_size());
+            }
             Op::Stats => {
                 let stats = self.cache.stats();
                 let left = stats.expired + stats.explicit + stats.replaced + stats.size;
@@ -322,7 +257,8 @@ fn run((setup, ops): (Setup, Vec<Op>)) {
         ..Config::default()
     };
     let cache = Cache::open(config, (1, 2)).expect("a configuration that can be");
-    let mut run = Run { cache, model: HashMap::new(), setup, now: 0, stored: 0, lease: None, held: Default::default() };
+    let model = Model::new(time(setup.ttl), time(setup.tti), setup.capacity.is_some() || setup.memory_limit);
+    let mut run = Run { cache, model, now: 0, stored: 0, lease: None, held: Default::default() };
     for op in ops {
         run.operate(op);
     }

@@ -82,6 +82,22 @@ def test_one_operation_with_no_more_memory(operation: str) -> None:
     assert channel.counters().restarts == 0
 
 
+def test_a_lookup_without_memory_for_a_lease_is_a_miss() -> None:
+    """It is counted, as any lookup that finds nothing."""
+    refusing = Refusing(None)
+    refusing.cap(refusing.first)
+    lookups = 0
+
+    def look_up_ever_new_keys() -> None:
+        nonlocal lookups
+        for lookups in range(1, 3000):
+            refusing.channel.lookup(b"key %d" % lookups, 10**18)
+
+    with pytest.raises(GuestMemoryError):
+        look_up_ever_new_keys()
+    assert refusing.channel.counters().misses == lookups
+
+
 @pytest.mark.parametrize("operation", ["set", "expire"])
 def test_the_first_deadline_without_memory(operation: str) -> None:
     """The first deadline of a large cache has all entries move: where there is no memory for that, it is refused, or
