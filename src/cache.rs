@@ -6,7 +6,7 @@ use std::vec;
 use moka::policy::EvictionPolicy;
 
 use crate::clock::{self, HORIZON, NEVER};
-use crate::config::{Config, ConfigError, Policy};
+use crate::config::{Config, OpenError, Policy};
 use crate::entry::{Change, EntryOptions, Key, Sought, Term, Value};
 use crate::expiry::Deadlines;
 use crate::hash::KeyedHash;
@@ -83,8 +83,8 @@ impl Cache {
     /// Opens an empty cache. `seed` keys its hash: random numbers, to be told to nobody.
     ///
     /// # Errors
-    /// A field of the configuration cannot be.
-    pub fn open(config: Config, seed: (u64, u64)) -> Result<Self, ConfigError> {
+    /// A field of the configuration cannot be, or there is no memory for an empty cache.
+    pub fn open(config: Config, seed: (u64, u64)) -> Result<Self, OpenError> {
         config.validate()?;
         let hash = KeyedHash::new(seed);
         memory::keep_reserve();
@@ -92,9 +92,13 @@ impl Cache {
         let watched = budget.is_some() || config.ttl.is_some() || config.tti.is_some() || config.logs();
         let headroom = Headroom::new(config.memory_limit);
         let shared = Arc::new(Shared::new(config.removal_log.unwrap_or(0)));
-        memory::ask_for_tables();
+        if !memory::can_open() {
+            return Err(OpenError::OutOfMemory);
+        }
+        let map = build(&config, hash, watched, budget, &shared);
+        make_tables(&map);
         Ok(Self {
-            map: build(&config, hash, watched, budget, &shared),
+            map,
             config,
             hash,
             watched,
@@ -610,7 +614,18 @@ impl Cache {
         self.origin = clock::now();
         self.unweighed = 0;
         reclaim();
+        // Without memory for it, when they are needed.
+        if memory::holds_tables() {
+            make_tables(&self.map);
+        }
     }
+}
+
+/// moka makes each of its tables when a key first touches it, in a read too, which cannot be refused: when other caches may
+/// have taken the memory for it. A walk touches all of them.
+fn make_tables(map: &Map) {
+    let first = map.iter().next();
+    debug_assert!(first.is_none(), "it was to be empty");
 }
 
 /// What moka's tables may soon take in one piece. A memory limit keeps as much for them as they take.

@@ -215,8 +215,15 @@ impl From<types::Config> for config::Config {
     }
 }
 
-impl From<config::ConfigError> for types::ConfigError {
-    fn from(error: config::ConfigError) -> Self {
+impl From<config::OpenError> for types::ConfigError {
+    fn from(error: config::OpenError) -> Self {
+        let error = match error {
+            config::OpenError::Config(error) => error,
+            // The contract has no case of its own for it.
+            config::OpenError::OutOfMemory => {
+                config::ConfigError { field: config::Field::MemoryLimit, reason: memory::OUT_OF_MEMORY.into() }
+            }
+        };
         let field = match error.field {
             config::Field::Name => types::ConfigField::Name,
             config::Field::Ttl => types::ConfigField::Ttl,

@@ -57,6 +57,21 @@ pub struct ConfigError {
     pub reason: String,
 }
 
+/// Why there is no cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OpenError {
+    /// It cannot be configured so.
+    Config(ConfigError),
+    /// The host gives no memory for an empty cache.
+    OutOfMemory,
+}
+
+impl From<ConfigError> for OpenError {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
+    }
+}
+
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.reason)

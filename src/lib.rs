@@ -22,7 +22,7 @@ mod removals;
 mod stats;
 
 pub use cache::{Cache, GetOrInsert, KeyCursor, Life, Lookup};
-pub use config::{Config, ConfigError, Field, Policy};
+pub use config::{Config, ConfigError, Field, OpenError, Policy};
 pub use entry::{EntryOptions, Key, Value};
 pub use lease::LeaseId;
 pub use memory::SetError;

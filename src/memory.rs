@@ -37,6 +37,9 @@ const TO_EVICT: usize = 16 << 10;
 /// An empty moka cache takes less than this, in bytes. Measured in wasm: 28 KB.
 const EMPTY_CACHE: usize = 32 << 10;
 
+/// The tables of an empty moka cache take less than this, in bytes: 64 of some 600.
+const EMPTY_TABLES: usize = 40 << 10;
+
 /// What all of moka's tables and queues take before there are entries to speak of, in bytes.
 const TABLES_AT_FIRST: usize = 128 << 10;
 
@@ -215,10 +218,14 @@ pub(crate) fn with_reserve<T>(work: impl FnOnce() -> T) -> T {
     result
 }
 
-/// moka makes its tables when a key first touches them, in a read too, which cannot be refused. This has the guest hold
-/// memory for them from the opening on.
-pub(crate) fn ask_for_tables() {
-    can_be_had(TABLES_AT_FIRST);
+/// Whether a cache can be opened, its tables made and its queues filled. Where it can, the guest holds that memory.
+pub(crate) fn can_open() -> bool {
+    can_be_had(TABLES_AT_FIRST)
+}
+
+/// Whether there is memory for the tables of an empty moka cache.
+pub(crate) fn holds_tables() -> bool {
+    can_be_had(EMPTY_TABLES)
 }
 
 /// Whether an empty moka cache can be made.

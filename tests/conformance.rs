@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 
-use moka_cache::{Cache, Cause, EntryOptions, Field, GetOrInsert, KeyCursor, LeaseId, Policy, SetError};
+use moka_cache::{Cache, Cause, EntryOptions, Field, GetOrInsert, KeyCursor, LeaseId, OpenError, Policy, SetError};
 
 #[path = "support/clock.rs"]
 mod clock;
@@ -56,7 +56,8 @@ impl Subject for Core {
         };
         match Cache::open(config, (1, 2)) {
             Ok(cache) => Ok(Rc::new(RefCell::new(cache))),
-            Err(error) => {
+            Err(OpenError::OutOfMemory) => panic!("there is memory"),
+            Err(OpenError::Config(error)) => {
                 assert!(!error.reason.is_empty(), "a person is to read why");
                 Err(match error.field {
                     Field::Ttl => "ttl",

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::config::{ConfigError, Field};
+use crate::config::{ConfigError, Field, OpenError};
 use crate::entry::Value;
 use crate::memory::{OUT_OF_MEMORY, SetError};
 
@@ -138,6 +138,15 @@ impl From<ConfigError> for Error {
             Field::MemoryLimit => "memory_limit",
         };
         Self { code: 3, text: format!("{field}: {}", error.reason).into() }
+    }
+}
+
+impl From<OpenError> for Error {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Config(error) => error.into(),
+            OpenError::OutOfMemory => SetError::OutOfMemory.into(),
+        }
     }
 }
 
