@@ -563,7 +563,7 @@ def test_a_clock_that_leaps_by_centuries(leap: float) -> None:
 
 @pytest.mark.parametrize("years", [0.5, 1.1, 2.2])
 def test_a_clock_that_leaps_by_years(years: float) -> None:
-    """Deadlines hold where the time since the cache was opened takes more than 32 bits, in the sandbox's own seconds."""
+    """Deadlines hold where the time since the cache was opened takes over 32 bits, in seconds of the sandbox."""
     now = 0.0
     cache: Moka[str, int] = Moka(8, clock=lambda: now)
     cache.set("until then", 1, ttl=years * YEAR)
