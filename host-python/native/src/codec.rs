@@ -220,6 +220,29 @@ pub fn read_value<'py>(py: Python<'py>, data: &[u8]) -> Option<Bound<'py, PyAny>
     reader.data.is_empty().then_some(value)
 }
 
+/// Bytes of a short str.
+const SHORT: usize = 32;
+
+/// A copy of a short str, where a word begins: CPython reads ASCII word by word from there on only, and byte by byte else.
+#[repr(align(8))]
+struct Aligned([u8; SHORT]);
+
+impl Aligned {
+    /// `None`: it is too short to be worth it, or too long.
+    #[inline]
+    fn of(&mut self, bytes: &[u8]) -> Option<&[u8]> {
+        let copy = self.0.get_mut(..bytes.len())?;
+        if let (Some(first), Some(last)) = (bytes.first_chunk::<16>(), bytes.last_chunk::<16>()) {
+            *copy.first_chunk_mut()? = *first;
+            *copy.last_chunk_mut()? = *last;
+        } else {
+            *copy.first_chunk_mut()? = *bytes.first_chunk::<8>()?;
+            *copy.last_chunk_mut()? = *bytes.last_chunk::<8>()?;
+        }
+        Some(copy)
+    }
+}
+
 struct Reader<'a, 'py> {
     py: Python<'py>,
     data: &'a [u8],
@@ -282,6 +305,8 @@ impl<'a, 'py> Reader<'a, 'py> {
     #[inline]
     fn text(&mut self, length: usize) -> Option<Bound<'py, PyAny>> {
         let bytes = self.take(length)?;
+        let mut copy = Aligned([0; SHORT]);
+        let bytes = copy.of(bytes).unwrap_or(bytes);
         PyString::from_bytes(self.py, bytes).ok().map(Bound::into_any)
     }
 
