@@ -111,7 +111,7 @@ test-python: $(COMPONENT) $(NATIVE) .venv/run .venv/test
 test-soak: component native .venv/run
 	.venv/bin/python $(RELIABILITY)/soak.py --minutes 1
 
-test-wheel: $(STAMPS)/wheel
+test-wheel: $(STAMPS)/wheel $(NATIVE)
 	scripts/check-wheel
 	scripts/test-python-versions
 
