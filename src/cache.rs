@@ -483,7 +483,7 @@ impl Cache {
         if memory::can_evict() && memory::can_be_had(tables) {
             self.run_pending_tasks();
         }
-        let size = size.saturating_add(tables);
+        self.headroom.expect(tables);
         // There may be room within the budget, but not in one piece: evict step by step, down to an empty cache. What
         // was removed is in memory as long as it is logged.
         for eighths in 0..=8 {

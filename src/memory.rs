@@ -25,8 +25,8 @@ fn headroom(limit: Option<u64>) -> u64 {
     limit.map_or(HEADROOM, |limit| (limit / 32).clamp(64 << 10, HEADROOM))
 }
 
-/// How many stores may pass between two looks at the headroom.
-const LOOK_EVERY: u32 = 64;
+/// How many stores, into whichever caches, may pass between two looks at the headroom.
+const LOOK_EVERY: u64 = 64;
 
 /// What moka's own tables take of the headroom for a new entry, at most, in bytes: they double now and then.
 const TABLES: usize = 256;
@@ -133,38 +133,78 @@ impl Budget {
     }
 }
 
-/// Watches that the guest can still get memory.
+/// What the caches have taken, which share the memory of their component.
+#[derive(Clone, Copy, Debug)]
+struct Taken {
+    stores: u64,
+    /// At most.
+    bytes: u64,
+}
+
+thread_local! {
+    /// By all caches, ever.
+    static TAKEN: Cell<Taken> = const { Cell::new(Taken { stores: 0, bytes: 0 }) };
+    /// What the tables of all caches may soon take, in bytes.
+    static ALL_AHEAD: Cell<usize> = const { Cell::new(0) };
+}
+
+fn take(stores: u64, bytes: usize) -> Taken {
+    let before = TAKEN.get();
+    let taken = Taken { stores: before.stores + stores, bytes: before.bytes.saturating_add(bytes as u64) };
+    TAKEN.set(taken);
+    taken
+}
+
+/// Watches for a cache that the guest can still get memory.
 #[derive(Debug)]
 pub(crate) struct Headroom {
     size: usize,
-    stores: u32,
-    /// How much of it may have been taken since it was last looked at, in bytes.
-    taken: usize,
+    /// What all caches had taken when it was there, if it was when it was last looked at.
+    seen: Option<Taken>,
+    /// What the tables of this cache may soon take, in bytes.
+    ahead: usize,
 }
 
 impl Headroom {
     pub(crate) fn new(limit: Option<u64>) -> Self {
-        Self { size: usize::try_from(headroom(limit)).unwrap_or(usize::MAX), stores: 0, taken: 0 }
+        Self { size: usize::try_from(headroom(limit)).unwrap_or(usize::MAX), seen: None, ahead: 0 }
     }
 
     /// Whether an entry of this size can be stored without running out of memory on the way; looks now and then, when a
-    /// quarter of the headroom may be gone, and at large entries always. `tables` is what [`tables_ahead`] answers.
+    /// quarter of the headroom may be gone, to whichever caches, and at large entries always. `ahead` is what
+    /// [`tables_ahead`] answers.
     #[inline]
-    pub(crate) fn holds(&mut self, size: usize, tables: impl FnOnce() -> usize) -> bool {
-        self.stores = self.stores.wrapping_add(1);
-        self.taken = self.taken.saturating_add(size.saturating_add(TABLES));
-        if size < LARGE && self.stores % LOOK_EVERY != 1 && self.taken <= self.size / 4 {
+    pub(crate) fn holds(&mut self, size: usize, ahead: impl FnOnce() -> usize) -> bool {
+        let taken = take(1, size.saturating_add(TABLES));
+        if size < LARGE
+            && let Some(seen) = self.seen
+            && taken.stores - seen.stores < LOOK_EVERY
+            && taken.bytes - seen.bytes <= self.size as u64 / 4
+        {
             return true;
         }
-        let there = self.is_there(size.saturating_add(tables()));
+        self.expect(ahead());
+        let there = self.is_there(size);
         // Where it is not there, the next entry is looked at too.
-        self.taken = if there { 0 } else { usize::MAX };
+        self.seen = there.then_some(taken);
         there
+    }
+
+    /// Notes what the tables of this cache may soon take: nobody else is to take it.
+    pub(crate) fn expect(&mut self, ahead: usize) {
+        ALL_AHEAD.set(ALL_AHEAD.get().saturating_sub(self.ahead).saturating_add(ahead));
+        self.ahead = ahead;
     }
 
     /// Whether an entry of this size can be stored without running out of memory on the way.
     pub(crate) fn is_there(&self, size: usize) -> bool {
-        self.size.checked_add(size).is_some_and(can_be_had)
+        can_be_had(self.size.saturating_add(size).saturating_add(ALL_AHEAD.get()))
+    }
+}
+
+impl Drop for Headroom {
+    fn drop(&mut self) {
+        self.expect(0);
     }
 }
 
@@ -220,7 +260,8 @@ pub(crate) fn with_reserve<T>(work: impl FnOnce() -> T) -> T {
 
 /// Whether a cache can be opened, its tables made and its queues filled. Where it can, the guest holds that memory.
 pub(crate) fn can_open() -> bool {
-    can_be_had(TABLES_AT_FIRST)
+    take(0, TABLES_AT_FIRST);
+    can_be_had(TABLES_AT_FIRST.saturating_add(ALL_AHEAD.get()))
 }
 
 /// Whether there is memory for the tables of an empty moka cache.

@@ -6,9 +6,6 @@ use moka_cache_host::{Host, Provider, component_path, types};
 use wasmtime::component::{Component, HasSelf, Linker, ResourceAny};
 use wasmtime::{Engine, Store, StoreLimits, StoreLimitsBuilder};
 
-/// Bytes that the component may have.
-const WALL: usize = 1 << 20;
-
 static COMPONENT: LazyLock<Component> = LazyLock::new(|| {
     Component::from_file(&Engine::default(), component_path().expect("it is built")).expect("it compiles")
 });
@@ -24,12 +21,13 @@ struct Sandbox {
 }
 
 impl Sandbox {
-    fn new() -> Self {
+    /// `wall`: bytes that the component may have.
+    fn new(wall: usize) -> Self {
         let engine = COMPONENT.engine();
         let mut linker = Linker::<Walled>::new(engine);
         Provider::add_to_linker::<_, HasSelf<Host>>(&mut linker, |walled| &mut walled.host)
             .expect("no name is there yet");
-        let limits = StoreLimitsBuilder::new().memory_size(WALL).build();
+        let limits = StoreLimitsBuilder::new().memory_size(wall).build();
         let mut store = Store::new(engine, Walled { host: Host::with_clock(|| 0), limits });
         store.limiter(|walled| &mut walled.limits);
         let provider = Provider::instantiate(&mut store, &COMPONENT, &linker).expect("it is given what it imports");
@@ -49,16 +47,18 @@ impl Sandbox {
         self.provider.moka_cache_cache().cache().call_open(&mut self.store, &config).expect("no trap")
     }
 
+    /// Whether it was stored.
+    fn set(&mut self, cache: ResourceAny, number: u32, length: usize) -> bool {
+        let options = types::EntryOptions { ttl: None, tti: None, weight: 1 };
+        let (key, value) = (number.to_le_bytes().to_vec(), vec![0; length]);
+        let face = self.provider.moka_cache_cache().cache();
+        face.call_set(&mut self.store, cache, &key, &value, options).expect("no trap").is_ok()
+    }
+
     /// Sets entries until one is refused.
     fn fill(&mut self, cache: ResourceAny, length: usize) {
-        let options = types::EntryOptions { ttl: None, tti: None, weight: 1 };
-        let face = self.provider.moka_cache_cache().cache();
-        for number in 0..100_000_u32 {
-            let (key, value) = (number.to_le_bytes().to_vec(), vec![0; length]);
-            if face.call_set(&mut self.store, cache, &key, &value, options).expect("no trap").is_err() {
-                return;
-            }
-        }
+        let refused = (0..100_000).find(|number| !self.set(cache, *number, length));
+        assert!(refused.is_some(), "there is no end of memory");
     }
 
     fn read(&mut self, cache: ResourceAny) {
@@ -76,7 +76,7 @@ impl Sandbox {
 #[test]
 fn a_cache_that_another_left_no_memory_is_read_without_a_trap() {
     for length in [4096, 255, 8] {
-        let mut sandbox = Sandbox::new();
+        let mut sandbox = Sandbox::new(1 << 20);
         let large = sandbox.open().expect("there is memory");
         let empty = sandbox.open().expect("there is memory");
         sandbox.fill(large, length);
@@ -85,9 +85,29 @@ fn a_cache_that_another_left_no_memory_is_read_without_a_trap() {
 }
 
 #[test]
+fn a_cache_that_saw_memory_which_others_have_taken_since_is_refused_more_without_a_trap() {
+    for length in [4096, 255, 8] {
+        let mut sandbox = Sandbox::new(4 << 20);
+        let caches: Vec<_> = (0..12).map(|_| sandbox.open().expect("there is memory")).collect();
+        let large = sandbox.open().expect("there is memory");
+        for cache in &caches {
+            assert!(sandbox.set(*cache, 0, length), "there is memory");
+        }
+        sandbox.fill(large, length);
+        for number in 1..1000 {
+            for cache in &caches {
+                sandbox.set(*cache, number, length);
+            }
+        }
+        let refused = caches.iter().filter(|cache| !sandbox.set(**cache, 1000, length)).count();
+        assert_eq!(caches.len(), refused, "there is no more memory");
+    }
+}
+
+#[test]
 fn where_there_is_no_memory_no_cache_is_opened() {
     for length in [4096, 255, 8] {
-        let mut sandbox = Sandbox::new();
+        let mut sandbox = Sandbox::new(1 << 20);
         let large = sandbox.open().expect("there is memory");
         sandbox.fill(large, length);
         let mut refused = None;

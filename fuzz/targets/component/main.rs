@@ -89,11 +89,6 @@ impl Run {
             memory_limit: config.memory_limit.as_ref().map(|limit| limit.0),
             removal_log: config.removal_log.map(Number::count),
         };
-        // Each cache makes sure of memory for itself only now and then: another one may have taken it. Within a wall it has the
-        // memory to itself.
-        if self.walled {
-            self.caches.iter_mut().filter_map(Option::take).for_each(|cache| self.sandbox.release(cache.handle));
-        }
         self.opened += 1;
         if let Some(cache) = Subject::open(&mut self.sandbox, self.opened, config, self.walled)
             && let Some(before) = self.caches[which.index()].replace(cache)
