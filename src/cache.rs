@@ -301,7 +301,7 @@ impl Cache {
                 self.shared.count_explicit(self.map.entry_count());
             }
             if self.watched || !memory::holds_empty_cache() {
-                self.take_out(Mode::Clear);
+                self.take_out(Mode::TakeOut(Cause::Explicit));
                 reclaim();
             }
             if memory::holds_empty_cache() {
@@ -500,9 +500,7 @@ impl Cache {
         if self.budget.is_some() && memory::can_evict() {
             // What is left in the way are moka's own tables.
             memory::with_reserve(|| {
-                for (key, value) in self.take_all() {
-                    self.shared.report(key, value, Cause::Size);
-                }
+                self.take_out(Mode::TakeOut(Cause::Size));
                 self.shared.drop_log();
                 reclaim();
             });
@@ -558,29 +556,47 @@ impl Cache {
             self.shared.count_unwatched(replaced, size);
             let entries = self.take_all();
             self.watched = true;
+            self.start_anew();
             self.put_back(entries);
         }
         Ok(())
     }
 
-    /// Moves the entries into a moka cache whose time begins now. The old one sees no time after its end: it would take
-    /// whatever expires later for expired.
+    /// Moves the entries into a moka cache whose time begins now; without memory for that they are evicted. The old one
+    /// sees no time after its end: it would take whatever expires later for expired.
     #[cold]
     fn rebuild(&mut self) {
         let end = self.origin.saturating_add(HORIZON);
-        let entries = clock::with_moka_no_later(end, || self.take_all());
+        let moves = memory::can_move(self.entry_count());
+        let entries = memory::with_reserve(|| {
+            let entries = clock::with_moka_no_later(end, || {
+                if moves {
+                    return self.take_all();
+                }
+                self.take_out(Mode::TakeOut(Cause::Size));
+                Vec::new()
+            });
+            reclaim();
+            // Without memory for it, at the next operation: until then the old one is empty, and nothing can be stored.
+            if memory::holds_empty_cache() {
+                self.start_anew();
+            }
+            entries
+        });
         self.put_back(entries);
     }
 
-    /// Puts the entries that are still alive into a new moka cache.
+    /// Puts the entries that are still alive into a moka cache that was made for them; those that there is no memory for are
+    /// evicted.
     fn put_back(&mut self, entries: Vec<(Arc<Key>, Value)>) {
-        self.start_anew();
         let now = clock::now();
         for (key, value) in entries {
             if value.expires() <= now {
                 self.shared.report(key, value, Cause::Expired);
-            } else {
+            } else if self.has_headroom_soon(key.len()) {
                 self.shared.removing(Mode::Ignore, || self.map.insert(Key::clone(&key), value));
+            } else if self.watched {
+                self.shared.report(key, value, Cause::Size);
             }
         }
     }
@@ -588,8 +604,8 @@ impl Cache {
     /// Empties the moka cache. If it is watched by way of its listener: that alone hands over entries that have expired
     /// unseen.
     fn take_all(&mut self) -> Vec<(Arc<Key>, Value)> {
-        self.map.run_pending_tasks();
         if !self.watched {
+            self.map.run_pending_tasks();
             return self.map.iter().collect();
         }
         self.take_out(Mode::Collect);
@@ -598,6 +614,7 @@ impl Cache {
 
     /// Has moka invalidate all entries; `mode` says what becomes of them, if it is watched.
     fn take_out(&self, mode: Mode) {
+        self.map.run_pending_tasks();
         clock::with_moka_ahead(|| {
             self.shared.removing(mode, || {
                 self.map.invalidate_all();

@@ -7,6 +7,9 @@
 use std::cell::Cell;
 use std::fmt;
 use std::hint::black_box;
+use std::sync::Arc;
+
+use crate::entry::{Key, Value};
 
 /// The smallest memory limit that a cache can be opened with: 1 MiB.
 pub(crate) const LEAST_LIMIT: u64 = 1 << 20;
@@ -229,6 +232,12 @@ pub(crate) fn can_evict() -> bool {
 /// Whether there is memory for a walk over so many entries: a pointer for each, in a vector that doubles.
 pub(crate) fn can_walk(entries: u64) -> bool {
     usize::try_from(entries).is_ok_and(|entries| can_be_had(TO_EVICT.saturating_add(entries.saturating_mul(12))))
+}
+
+/// Whether so many entries can be moved to another moka cache: the key and the value of each, in a vector that doubles.
+pub(crate) fn can_move(entries: u64) -> bool {
+    let bytes = |entries: usize| entries.saturating_mul(3 * size_of::<(Arc<Key>, Value)>());
+    usize::try_from(entries).is_ok_and(|entries| can_be_had((TO_EVICT + EMPTY_CACHE).saturating_add(bytes(entries))))
 }
 
 /// moka frees what it takes out some time after that, up to 500 entries later: until then their removal takes memory. This

@@ -56,8 +56,8 @@ pub(crate) enum Mode {
     Report,
     /// It is kept for [`Shared::take_collected`].
     Collect,
-    /// It is counted and logged as taken out, whatever moka calls it.
-    Clear,
+    /// It is counted and logged by this cause, whatever moka calls it, unless it has expired.
+    TakeOut(Cause),
     /// Nothing, if it was taken out or overwritten: it is about to be replaced by itself.
     Ignore,
 }
@@ -160,7 +160,8 @@ impl Shared {
             // Others may expire or be evicted at the same time.
             Mode::Ignore if matches!(cause, RemovalCause::Explicit | RemovalCause::Replaced) => {}
             Mode::Collect => self.state().collected.push((key, value)),
-            Mode::Clear => self.report(key, value, Cause::Explicit),
+            Mode::TakeOut(_) if value.expires() <= clock::now() => self.report(key, value, Cause::Expired),
+            Mode::TakeOut(cause) => self.report(key, value, cause),
             Mode::Ignore | Mode::Report => self.report(
                 key,
                 value,

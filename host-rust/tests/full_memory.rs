@@ -1,6 +1,7 @@
 //! Several caches in one component, and a host that gives it no more memory.
 
-use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock};
 
 use moka_cache_host::{Host, Provider, component_path, types};
 use wasmtime::component::{Component, HasSelf, Linker, ResourceAny};
@@ -16,6 +17,8 @@ struct Walled {
 }
 
 struct Sandbox {
+    /// What the component's clock shows, in nanoseconds.
+    clock: Arc<AtomicU64>,
     store: Store<Walled>,
     provider: Provider,
 }
@@ -28,21 +31,28 @@ impl Sandbox {
         Provider::add_to_linker::<_, HasSelf<Host>>(&mut linker, |walled| &mut walled.host)
             .expect("no name is there yet");
         let limits = StoreLimitsBuilder::new().memory_size(wall).build();
-        let mut store = Store::new(engine, Walled { host: Host::with_clock(|| 0), limits });
+        let clock = Arc::new(AtomicU64::new(0));
+        let shown = Arc::clone(&clock);
+        let mut store = Store::new(engine, Walled { host: Host::with_clock(move || shown.load(Relaxed)), limits });
         store.limiter(|walled| &mut walled.limits);
         let provider = Provider::instantiate(&mut store, &COMPONENT, &linker).expect("it is given what it imports");
-        Self { store, provider }
+        Self { clock, store, provider }
     }
 
     fn open(&mut self) -> Result<ResourceAny, types::ConfigError> {
+        self.open_with(None)
+    }
+
+    /// `memory_limit`: of the cache, in bytes; it logs removals then, which keeps them in memory.
+    fn open_with(&mut self, memory_limit: Option<u64>) -> Result<ResourceAny, types::ConfigError> {
         let config = types::Config {
             name: String::new(),
             capacity: None,
             ttl: None,
             tti: None,
             policy: types::Policy::TinyLfu,
-            memory_limit: None,
-            removal_log: None,
+            memory_limit,
+            removal_log: memory_limit.map(|_| 1000),
         };
         self.provider.moka_cache_cache().cache().call_open(&mut self.store, &config).expect("no trap")
     }
@@ -55,10 +65,23 @@ impl Sandbox {
         face.call_set(&mut self.store, cache, &key, &value, options).expect("no trap").is_ok()
     }
 
+    fn get(&mut self, cache: ResourceAny, number: u32) -> Option<Vec<u8>> {
+        let face = self.provider.moka_cache_cache().cache();
+        face.call_get(&mut self.store, cache, &number.to_le_bytes().to_vec()).expect("no trap")
+    }
+
+    fn clear(&mut self, cache: ResourceAny) {
+        self.provider.moka_cache_cache().cache().call_clear(&mut self.store, cache).expect("no trap");
+    }
+
     /// Sets entries until one is refused.
     fn fill(&mut self, cache: ResourceAny, length: usize) {
         let refused = (0..100_000).find(|number| !self.set(cache, *number, length));
         assert!(refused.is_some(), "there is no end of memory");
+    }
+
+    fn drop(&mut self, cache: ResourceAny) {
+        cache.resource_drop(&mut self.store).expect("no trap");
     }
 
     fn read(&mut self, cache: ResourceAny) {
@@ -101,6 +124,42 @@ fn a_cache_that_saw_memory_which_others_have_taken_since_is_refused_more_without
         }
         let refused = caches.iter().filter(|cache| !sandbox.set(**cache, 1000, length)).count();
         assert_eq!(caches.len(), refused, "there is no more memory");
+    }
+}
+
+/// A cache moves to other tables every 2.2 years.
+#[test]
+fn years_that_go_by_in_full_memory_stop_no_cache() {
+    const YEARS: u64 = 1 << 57;
+    for length in [4096, 255, 8] {
+        for caches in [0, 1, 2, 3] {
+            let mut sandbox = Sandbox::new(1 << 20);
+            let caches: Vec<_> = (0..caches).map(|_| sandbox.open().expect("there is memory")).collect();
+            // It takes more of the last memory than the others, which keep some for larger entries.
+            let mut limited = sandbox.open_with(Some(1 << 20)).expect("there is memory");
+            for cache in &caches {
+                sandbox.fill(*cache, length);
+            }
+            for number in 0..5000 {
+                sandbox.set(limited, number, length);
+            }
+            if let Ok(second) = sandbox.open_with(Some(1 << 20)) {
+                sandbox.drop(limited);
+                limited = second;
+            }
+            for _ in 0..3 {
+                sandbox.clock.fetch_add(YEARS, Relaxed);
+                for cache in caches.iter().chain([&limited]) {
+                    sandbox.get(*cache, 0);
+                    sandbox.set(*cache, 0, length);
+                }
+            }
+            for cache in caches.iter().chain([&limited]) {
+                sandbox.clear(*cache);
+            }
+            assert!(sandbox.set(limited, 0, length), "there is memory again");
+            assert!(sandbox.get(limited, 0).is_some());
+        }
     }
 }
 
