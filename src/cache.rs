@@ -87,7 +87,6 @@ impl Cache {
     pub fn open(config: Config, seed: (u64, u64)) -> Result<Self, OpenError> {
         config.validate()?;
         let hash = KeyedHash::new(seed);
-        memory::keep_reserve();
         let budget = config.memory_limit.map(|limit| Budget::new(limit, memory::linear_memory(), config.capacity));
         let watched = budget.is_some() || config.ttl.is_some() || config.tti.is_some() || config.logs();
         let headroom = Headroom::new(config.memory_limit);
@@ -302,16 +301,9 @@ impl Cache {
             }
             if self.watched || !memory::holds_empty_cache() {
                 self.take_out(Mode::TakeOut(Cause::Explicit));
-                reclaim();
             }
-            if memory::holds_empty_cache() {
-                // Its tables are as small as can be.
-                self.start_anew();
-            } else {
-                clock::catch_up_with_moka();
-            }
+            self.shrink();
         });
-        memory::keep_reserve();
     }
 
     /// Whether there is memory for [`Self::keys`], which cannot be refused any.
@@ -502,14 +494,8 @@ impl Cache {
             memory::with_reserve(|| {
                 self.take_out(Mode::TakeOut(Cause::Size));
                 self.shared.drop_log();
-                reclaim();
+                self.shrink();
             });
-            // The new tables are made while the old ones are still there.
-            if !memory::holds_empty_cache() {
-                clock::catch_up_with_moka();
-                return Err(SetError::OutOfMemory);
-            }
-            self.start_anew();
         }
         if self.headroom.is_there(size) { Ok(()) } else { Err(SetError::OutOfMemory) }
     }
@@ -576,11 +562,8 @@ impl Cache {
                 self.take_out(Mode::TakeOut(Cause::Size));
                 Vec::new()
             });
-            reclaim();
             // Without memory for it, at the next operation: until then the old one is empty, and nothing can be stored.
-            if memory::holds_empty_cache() {
-                self.start_anew();
-            }
+            self.shrink();
             entries
         });
         self.put_back(entries);
@@ -624,6 +607,17 @@ impl Cache {
                 }
             });
         });
+    }
+
+    /// Puts one whose tables are as small as can be in the place of an empty moka cache, if there is memory for it: it is made
+    /// while the old one is still there.
+    fn shrink(&mut self) {
+        reclaim();
+        if memory::holds_empty_cache() {
+            self.start_anew();
+        } else {
+            clock::catch_up_with_moka();
+        }
     }
 
     fn start_anew(&mut self) {

@@ -24,8 +24,11 @@ const SCALE: u64 = 1 << 30;
 /// moka's own cannot be refused.
 const HEADROOM: u64 = 512 << 10;
 
+/// The least of these, in bytes.
+const LEAST_HEADROOM: usize = 64 << 10;
+
 fn headroom(limit: Option<u64>) -> u64 {
-    limit.map_or(HEADROOM, |limit| (limit / 32).clamp(64 << 10, HEADROOM))
+    limit.map_or(HEADROOM, |limit| (limit / 32).clamp(LEAST_HEADROOM as u64, HEADROOM))
 }
 
 /// How many stores, into whichever caches, may pass between two looks at the headroom.
@@ -201,7 +204,7 @@ impl Headroom {
 
     /// Whether an entry of this size can be stored without running out of memory on the way.
     pub(crate) fn is_there(&self, size: usize) -> bool {
-        can_be_had(self.size.saturating_add(size).saturating_add(ALL_AHEAD.get()))
+        keep_reserve() && can_be_had(self.size.saturating_add(size).saturating_add(ALL_AHEAD.get()))
     }
 }
 
@@ -248,29 +251,28 @@ thread_local! {
     static KEPT: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// Sees to the memory that is kept for [`with_reserve`].
-pub(crate) fn keep_reserve() {
+/// Sees to the memory that is kept for [`with_reserve`]; whether it is.
+pub(crate) fn keep_reserve() -> bool {
     let mut kept = KEPT.take();
-    // Without memory for it, the next time.
-    drop(kept.try_reserve_exact(RESERVE));
+    let keeps = kept.try_reserve_exact(RESERVE).is_ok();
     KEPT.set(kept);
+    keeps
 }
 
-/// Runs `work` with the memory that is kept for such work, if some is: where there was none to keep, what `work` frees is
-/// needed for more than to be kept.
+/// Runs `work` with the memory that is kept for such work. Without memory to keep it again, that is made up for before
+/// anything is stored.
 pub(crate) fn with_reserve<T>(work: impl FnOnce() -> T) -> T {
-    let kept = KEPT.take().capacity() > 0;
+    drop(KEPT.take());
     let result = work();
-    if kept {
-        keep_reserve();
-    }
+    keep_reserve();
     result
 }
 
-/// Whether a cache can be opened, its tables made and its queues filled. Where it can, the guest holds that memory.
+/// Whether a cache can be opened, its tables made and its queues filled, and there is memory left for arguments and for an
+/// entry. Where it can, the guest holds that memory.
 pub(crate) fn can_open() -> bool {
     take(0, TABLES_AT_FIRST);
-    can_be_had(TABLES_AT_FIRST.saturating_add(ALL_AHEAD.get()))
+    keep_reserve() && can_be_had((TABLES_AT_FIRST + LEAST_HEADROOM).saturating_add(ALL_AHEAD.get()))
 }
 
 /// Whether there is memory for the tables of an empty moka cache.
