@@ -74,12 +74,12 @@ impl Arbitrary<'_> for Span {
     }
 }
 
-/// Which of the few caches.
+/// Which of the caches.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub struct Which(u8);
 
 impl Which {
-    pub const COUNT: usize = 3;
+    pub const COUNT: usize = 8;
     pub const FIRST: Self = Self(0);
 
     pub fn index(self) -> usize {
