@@ -72,6 +72,8 @@ struct Pages {
     waiting_count: usize,
     /// Pages that do not wait.
     in_use: usize,
+    /// Bytes that came from the base, ever, for pages and for what is not small.
+    taken: u64,
 }
 
 /// The class of a layout, if it is small.
@@ -151,6 +153,7 @@ impl Pages {
                 if page.is_null() {
                     return self.open[class..].iter().copied().find(|page| !page.is_null()).unwrap_or(page);
                 }
+                self.taken += ASKED as u64;
             } else {
                 self.waiting = (*page).next;
                 self.waiting_count -= 1;
@@ -236,8 +239,23 @@ impl Pages {
 impl<A: GlobalAlloc> Slots<A> {
     pub(crate) const fn new(base: A) -> Self {
         let none = ptr::null_mut();
-        let pages = Pages { open: [none; CLASSES], waiting: none, waiting_count: 0, in_use: 0 };
+        let pages = Pages { open: [none; CLASSES], waiting: none, waiting_count: 0, in_use: 0, taken: 0 };
         Self { base, pages: UnsafeCell::new(pages) }
+    }
+
+    /// Does not count what `work` takes from the base.
+    fn uncounted<T>(&self, work: impl FnOnce() -> T) -> T {
+        let taken = self.taken();
+        let result = work();
+        // SAFETY: as in `take`.
+        unsafe { (*self.pages.get()).taken = taken };
+        result
+    }
+
+    /// Bytes that came from the base, ever.
+    fn taken(&self) -> u64 {
+        // SAFETY: as in `take`.
+        unsafe { (*self.pages.get()).taken }
     }
 
     #[inline]
@@ -246,14 +264,15 @@ impl<A: GlobalAlloc> Slots<A> {
         unsafe { &mut *self.pages.get() }.take(class, &self.base)
     }
 
-    /// Asks the base, and once more when the pages that wait are free.
-    fn large(&self, ask: impl Fn() -> *mut u8) -> *mut u8 {
+    /// Asks the base for so many bytes, and once more when the pages that wait are free.
+    fn large(&self, size: usize, ask: impl Fn() -> *mut u8) -> *mut u8 {
+        // SAFETY: as in `take`.
+        let pages = unsafe { &mut *self.pages.get() };
+        pages.taken += size as u64;
         let memory = ask();
         if !memory.is_null() {
             return memory;
         }
-        // SAFETY: as in `take`.
-        let pages = unsafe { &mut *self.pages.get() };
         if !pages.free_one(&self.base) {
             return memory;
         }
@@ -269,7 +288,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Slots<A> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         match class_of(layout) {
             Some(class) => self.take(class),
-            None => self.large(|| unsafe { self.base.alloc(layout) }),
+            None => self.large(layout.size(), || unsafe { self.base.alloc(layout) }),
         }
     }
 
@@ -291,7 +310,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Slots<A> {
                 }
                 slot
             }
-            None => self.large(|| unsafe { self.base.alloc_zeroed(layout) }),
+            None => self.large(layout.size(), || unsafe { self.base.alloc_zeroed(layout) }),
         }
     }
 
@@ -299,7 +318,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Slots<A> {
         // SAFETY: the caller sees to it that the size does not overflow when it is rounded up to the alignment.
         let new = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
         match (class_of(layout), class_of(new)) {
-            (None, None) => self.large(|| unsafe { self.base.realloc(memory, layout, size) }),
+            (None, None) => self.large(size, || unsafe { self.base.realloc(memory, layout, size) }),
             (old_class, new_class) if old_class == new_class => memory,
             _ => unsafe {
                 let moved = self.alloc(new);
@@ -349,7 +368,21 @@ mod global {
 
     #[global_allocator]
     static ALLOCATOR: OneThread = OneThread(Slots::new(System));
+
+    /// Bytes that came from libc's allocator, ever, whatever was given back since.
+    #[inline]
+    pub(crate) fn taken() -> u64 {
+        ALLOCATOR.0.taken()
+    }
+
+    /// Does not count what `work` takes, as it gives all of it back.
+    pub(crate) fn uncounted<T>(work: impl FnOnce() -> T) -> T {
+        ALLOCATOR.0.uncounted(work)
+    }
 }
+
+#[cfg(all(target_family = "wasm", feature = "guest"))]
+pub(crate) use global::{taken, uncounted};
 
 #[cfg(test)]
 mod tests {
@@ -495,6 +528,21 @@ mod tests {
         let pieces: Vec<_> = (0..10_000).map(|_| unsafe { slots.alloc(layout) }).collect();
         assert!(slots.base.handed_out.get() < 10_000 * 41);
         pieces.into_iter().for_each(|memory| unsafe { slots.dealloc(memory, layout) });
+    }
+
+    #[test]
+    fn what_comes_from_the_base_is_counted() {
+        let slots = Slots::new(Limited::new(64 * PAGE));
+        let (small, large) = (Layout::from_size_align(8, 8).unwrap(), Layout::from_size_align(1000, 8).unwrap());
+        let pieces: Vec<_> = (0..100).map(|_| unsafe { slots.alloc(small) }).collect();
+        assert_eq!(slots.taken(), ASKED as u64, "a page serves many");
+        let piece = unsafe { slots.alloc(large) };
+        let piece = unsafe { slots.realloc(piece, large, 2000) };
+        assert_eq!(slots.taken(), (ASKED + 1000 + 2000) as u64);
+        unsafe { slots.dealloc(piece, Layout::from_size_align(2000, 8).unwrap()) };
+        slots.uncounted(|| unsafe { slots.dealloc(slots.alloc(large), large) });
+        pieces.into_iter().for_each(|memory| unsafe { slots.dealloc(memory, small) });
+        assert_eq!(slots.taken(), (ASKED + 1000 + 2000) as u64, "what is given back stays counted");
     }
 
     #[test]

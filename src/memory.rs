@@ -9,7 +9,21 @@ use std::fmt;
 use std::hint::black_box;
 use std::sync::Arc;
 
+#[cfg(all(target_family = "wasm", feature = "guest"))]
+use crate::allocator;
 use crate::entry::{Key, Value};
+
+/// Outside of the guest, where memory has no end.
+#[cfg(not(all(target_family = "wasm", feature = "guest")))]
+mod allocator {
+    pub(super) fn taken() -> u64 {
+        0
+    }
+
+    pub(super) fn uncounted<T>(work: impl FnOnce() -> T) -> T {
+        work()
+    }
+}
 
 /// The smallest memory limit that a cache can be opened with: 1 MiB.
 pub(crate) const LEAST_LIMIT: u64 = 1 << 20;
@@ -33,9 +47,6 @@ fn headroom(limit: Option<u64>) -> u64 {
 
 /// How many stores, into whichever caches, may pass between two looks at the headroom.
 const LOOK_EVERY: u64 = 64;
-
-/// What moka's own tables take of the headroom for a new entry, at most, in bytes: they double now and then.
-const TABLES: usize = 256;
 
 /// Evicting takes a little memory itself, before it gives any back: this much at most beyond the [`RESERVE`], in bytes.
 const TO_EVICT: usize = 16 << 10;
@@ -139,34 +150,27 @@ impl Budget {
     }
 }
 
-/// What the caches have taken, which share the memory of their component.
+/// What there was in the component, whose memory all of its caches share.
 #[derive(Clone, Copy, Debug)]
-struct Taken {
+struct Seen {
     stores: u64,
-    /// At most.
+    /// What the allocator had taken.
     bytes: u64,
 }
 
 thread_local! {
-    /// By all caches, ever.
-    static TAKEN: Cell<Taken> = const { Cell::new(Taken { stores: 0, bytes: 0 }) };
+    /// Into all caches, ever.
+    static STORES: Cell<u64> = const { Cell::new(0) };
     /// What the tables of all caches may soon take, in bytes.
     static ALL_AHEAD: Cell<usize> = const { Cell::new(0) };
-}
-
-fn take(stores: u64, bytes: usize) -> Taken {
-    let before = TAKEN.get();
-    let taken = Taken { stores: before.stores + stores, bytes: before.bytes.saturating_add(bytes as u64) };
-    TAKEN.set(taken);
-    taken
 }
 
 /// Watches for a cache that the guest can still get memory.
 #[derive(Debug)]
 pub(crate) struct Headroom {
     size: usize,
-    /// What all caches had taken when it was there, if it was when it was last looked at.
-    seen: Option<Taken>,
+    /// When it was last looked at, if it was there.
+    seen: Option<Seen>,
     /// What the tables of this cache may soon take, in bytes.
     ahead: usize,
 }
@@ -181,18 +185,19 @@ impl Headroom {
     /// [`tables_ahead`] answers.
     #[inline]
     pub(crate) fn holds(&mut self, size: usize, ahead: impl FnOnce() -> usize) -> bool {
-        let taken = take(1, size.saturating_add(TABLES));
+        let now = Seen { stores: STORES.get() + 1, bytes: allocator::taken() };
+        STORES.set(now.stores);
         if size < LARGE
             && let Some(seen) = self.seen
-            && taken.stores - seen.stores < LOOK_EVERY
-            && taken.bytes - seen.bytes <= self.size as u64 / 4
+            && now.stores - seen.stores < LOOK_EVERY
+            && now.bytes - seen.bytes + size as u64 <= self.size as u64 / 4
         {
             return true;
         }
         self.expect(ahead());
         let there = self.is_there(size);
         // Where it is not there, the next entry is looked at too.
-        self.seen = there.then_some(taken);
+        self.seen = there.then_some(now);
         there
     }
 
@@ -271,7 +276,6 @@ pub(crate) fn with_reserve<T>(work: impl FnOnce() -> T) -> T {
 /// Whether a cache can be opened, its tables made and its queues filled, and there is memory left for arguments and for an
 /// entry. Where it can, the guest holds that memory.
 pub(crate) fn can_open() -> bool {
-    take(0, TABLES_AT_FIRST);
     keep_reserve() && can_be_had((TABLES_AT_FIRST + LEAST_HEADROOM).saturating_add(ALL_AHEAD.get()))
 }
 
@@ -287,11 +291,13 @@ pub(crate) fn holds_empty_cache() -> bool {
 
 /// Whether there are so many bytes in one piece.
 pub(crate) fn can_be_had(size: usize) -> bool {
-    let mut probe = Vec::<u8>::new();
-    let had = probe.try_reserve_exact(size).is_ok();
-    // A compiler that sees that nobody uses the memory need not ask for it, and may say that there is some.
-    black_box(&probe);
-    had
+    allocator::uncounted(|| {
+        let mut probe = Vec::<u8>::new();
+        let had = probe.try_reserve_exact(size).is_ok();
+        // A compiler that sees that nobody uses the memory need not ask for it, and may say that there is some.
+        black_box(&probe);
+        had
+    })
 }
 
 #[cfg(test)]
