@@ -70,18 +70,24 @@ impl Sandbox {
         face.call_get(&mut self.store, cache, &number.to_le_bytes().to_vec()).expect("no trap")
     }
 
-    fn clear(&mut self, cache: ResourceAny) {
-        self.provider.moka_cache_cache().cache().call_clear(&mut self.store, cache).expect("no trap");
-    }
-
     /// Sets entries until one is refused.
     fn fill(&mut self, cache: ResourceAny, length: usize) {
         let refused = (0..100_000).find(|number| !self.set(cache, *number, length));
         assert!(refused.is_some(), "there is no end of memory");
     }
 
-    fn drop(&mut self, cache: ResourceAny) {
-        cache.resource_drop(&mut self.store).expect("no trap");
+    /// A cache or a walk.
+    fn drop(&mut self, resource: ResourceAny) {
+        resource.resource_drop(&mut self.store).expect("no trap");
+    }
+
+    fn walk(&mut self, cache: ResourceAny) -> ResourceAny {
+        self.provider.moka_cache_cache().cache().call_keys(&mut self.store, cache).expect("no trap")
+    }
+
+    /// The next keys of a walk.
+    fn page(&mut self, walk: ResourceAny) -> Vec<Vec<u8>> {
+        self.provider.moka_cache_cache().key_cursor().call_next(&mut self.store, walk, 10).expect("no trap")
     }
 
     fn read(&mut self, cache: ResourceAny) {
@@ -91,8 +97,8 @@ impl Sandbox {
             assert_eq!(None, face.cache().call_get(&mut self.store, cache, &key).expect("no trap"));
             assert!(!face.cache().call_contains(&mut self.store, cache, &key).expect("no trap"));
         }
-        let walk = face.cache().call_keys(&mut self.store, cache).expect("no trap");
-        assert!(face.key_cursor().call_next(&mut self.store, walk, 10).expect("no trap").is_empty());
+        let walk = self.walk(cache);
+        assert!(self.page(walk).is_empty());
     }
 }
 
@@ -127,39 +133,46 @@ fn a_cache_that_saw_memory_which_others_have_taken_since_is_refused_more_without
     }
 }
 
+#[test]
+fn walks_that_are_held_leave_as_much_memory_as_a_store_needs() {
+    let mut sandbox = Sandbox::new(2 << 20);
+    let cache = sandbox.open().expect("there is memory");
+    for number in 0..1500 {
+        assert!(sandbox.set(cache, number, 8), "there is memory");
+    }
+    let mut walks = Vec::new();
+    let refused = (0..1000).find(|number| {
+        walks.extend((0..16).map(|_| sandbox.walk(cache)));
+        !sandbox.set(cache, *number, 1024)
+    });
+    assert!(refused.is_some(), "there is no end of memory");
+}
+
 /// A cache moves to other tables every 2.2 years.
 #[test]
 fn years_that_go_by_in_full_memory_stop_no_cache() {
     const YEARS: u64 = 1 << 57;
-    for length in [4096, 255, 8] {
-        for caches in [0, 1, 2, 3] {
-            let mut sandbox = Sandbox::new(1 << 20);
-            let caches: Vec<_> = (0..caches).map(|_| sandbox.open().expect("there is memory")).collect();
-            // It takes more of the last memory than the others, which keep some for larger entries.
-            let mut limited = sandbox.open_with(Some(1 << 20)).expect("there is memory");
-            for cache in &caches {
-                sandbox.fill(*cache, length);
-            }
-            for number in 0..5000 {
-                sandbox.set(limited, number, length);
-            }
-            if let Ok(second) = sandbox.open_with(Some(1 << 20)) {
-                sandbox.drop(limited);
-                limited = second;
-            }
-            for _ in 0..3 {
-                sandbox.clock.fetch_add(YEARS, Relaxed);
-                for cache in caches.iter().chain([&limited]) {
-                    sandbox.get(*cache, 0);
-                    sandbox.set(*cache, 0, length);
-                }
-            }
-            for cache in caches.iter().chain([&limited]) {
-                sandbox.clear(*cache);
-            }
-            assert!(sandbox.set(limited, 0, length), "there is memory again");
-            assert!(sandbox.get(limited, 0).is_some());
+    for length in [512, 255, 8] {
+        let mut sandbox = Sandbox::new(2 << 20);
+        let cache = sandbox.open().expect("there is memory");
+        for number in 0..500 {
+            assert!(sandbox.set(cache, number, length), "there is memory");
         }
+        // Each keeps what it is about to answer; one that there is no memory for answers nothing.
+        let mut walks = Vec::new();
+        while walks.last().is_none_or(|walk| !sandbox.page(*walk).is_empty()) {
+            walks.push(sandbox.walk(cache));
+        }
+        for _ in 0..3 {
+            sandbox.clock.fetch_add(YEARS, Relaxed);
+            sandbox.get(cache, 0);
+            assert!(!sandbox.set(cache, 0, length), "there is no memory");
+        }
+        for walk in walks {
+            sandbox.drop(walk);
+        }
+        assert!(sandbox.set(cache, 0, length), "there is memory again");
+        assert_eq!(Some(length), sandbox.get(cache, 0).map(|value| value.len()));
     }
 }
 
