@@ -18,7 +18,7 @@ use sandbox::Sandbox;
 use subject::{Lease, Subject, Walk, value, wit};
 
 /// With a wall around the component's memory nothing traps as long as there is memory for the arguments and the answer.
-/// What the caches leave free is enough for these: bytes of a key or a value, and how many of them at once.
+/// What the caches leave free is enough for these: bytes of a key or a value, and how many of them, and of walks, at once.
 const MOST_BYTES: usize = 4 << 10;
 const MOST_AT_ONCE: usize = 8;
 
@@ -207,7 +207,12 @@ impl Run {
             CacheOp::Clear => cache.clear(sandbox),
             CacheOp::GetMany(keys) => cache.get_many(sandbox, &all(&keys)),
             CacheOp::RemoveMany(keys) => cache.remove_many(sandbox, &all(&keys)),
-            CacheOp::Keys => self.walks.push(Walk::begin(cache, sandbox)),
+            CacheOp::Keys => {
+                if self.walks.len() >= most_at_once {
+                    self.walks.remove(0).drop(sandbox);
+                }
+                self.walks.push(Walk::begin(cache, sandbox));
+            }
             CacheOp::Count => drop(cache.count(sandbox)),
             CacheOp::RunPending => cache.run_pending(sandbox),
             CacheOp::Stats => drop(cache.stats(sandbox)),
