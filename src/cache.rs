@@ -87,7 +87,7 @@ impl Cache {
     pub fn open(config: Config, seed: (u64, u64)) -> Result<Self, OpenError> {
         config.validate()?;
         let hash = KeyedHash::new(seed);
-        // It counts among what is taken already, which no budget has.
+        // First, so that the budget is made of what is left.
         memory::keep_reserve();
         let budget = config.memory_limit.map(|limit| Budget::new(limit, memory::linear_memory(), config.capacity));
         let watched = budget.is_some() || config.ttl.is_some() || config.tti.is_some() || config.logs();
