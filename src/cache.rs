@@ -535,9 +535,7 @@ impl Cache {
     #[inline]
     fn watch(&mut self) -> Result<(), SetError> {
         if !self.watched {
-            // A key and a value of each, in a vector that doubles.
-            let entries = usize::try_from(self.entry_count()).unwrap_or(usize::MAX);
-            if !self.headroom.is_there(entries.saturating_mul(3 * size_of::<(Arc<Key>, Value)>())) {
+            if !self.headroom.is_there(memory::to_move(self.entry_count())) {
                 return Err(SetError::OutOfMemory);
             }
             let Stats { replaced, size, .. } = self.stats();

@@ -242,10 +242,14 @@ pub(crate) fn can_walk(entries: u64) -> bool {
     usize::try_from(entries).is_ok_and(|entries| can_be_had(TO_EVICT.saturating_add(entries.saturating_mul(12))))
 }
 
-/// Whether so many entries can be moved to another moka cache: the key and the value of each, in a vector that doubles.
+/// What it takes to move so many entries to another moka cache: the key and the value of each, in a vector that doubles.
+pub(crate) fn to_move(entries: u64) -> usize {
+    usize::try_from(entries).unwrap_or(usize::MAX).saturating_mul(3 * size_of::<(Arc<Key>, Value)>())
+}
+
+/// Whether so many entries can be moved to another moka cache, which is made for them.
 pub(crate) fn can_move(entries: u64) -> bool {
-    let bytes = |entries: usize| entries.saturating_mul(3 * size_of::<(Arc<Key>, Value)>());
-    usize::try_from(entries).is_ok_and(|entries| can_be_had((TO_EVICT + EMPTY_CACHE).saturating_add(bytes(entries))))
+    can_be_had((TO_EVICT + EMPTY_CACHE).saturating_add(to_move(entries)))
 }
 
 /// moka frees what it takes out some time after that, up to 500 entries later: until then their removal takes memory. This
