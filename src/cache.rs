@@ -86,7 +86,8 @@ impl Cache {
     /// A field of the configuration cannot be, or there is no memory for an empty cache.
     pub fn open(config: Config, seed: (u64, u64)) -> Result<Self, OpenError> {
         config.validate()?;
-        let hash = KeyedHash::new(seed);
+        // With a memory limit it may never hold as many.
+        let hash = KeyedHash::new(seed, config.capacity.filter(|_| config.memory_limit.is_none()));
         // First, so that the budget is made of what is left.
         memory::keep_reserve();
         let budget = config.memory_limit.map(|limit| Budget::new(limit, memory::linear_memory(), config.capacity));
@@ -672,6 +673,7 @@ fn reclaim() {
     for _ in 0..4 {
         crossbeam_epoch::pin().flush();
     }
+    memory::tidy();
 }
 
 /// A walk over the keys that were live when it began.

@@ -20,6 +20,8 @@ mod allocator {
         0
     }
 
+    pub(super) fn tidy() {}
+
     pub(super) fn uncounted<T>(work: impl FnOnce() -> T) -> T {
         work()
     }
@@ -219,7 +221,7 @@ impl Drop for Headroom {
     }
 }
 
-/// What moka's tables may soon take in one piece, in bytes: a segment of its hash table, of 64, when it doubles, and the
+/// What moka's tables may soon take in one piece, in bytes: a segment of its hash table, of 40 at least, when it doubles, and the
 /// sketch of how often keys were asked for, which it makes when the cache is half full.
 pub(crate) fn tables_ahead(entries: u64, weight: u64, capacity: Option<u64>) -> usize {
     let half = capacity.unwrap_or(u64::MAX) / 2;
@@ -229,7 +231,12 @@ pub(crate) fn tables_ahead(entries: u64, weight: u64, capacity: Option<u64>) -> 
     } else {
         0
     };
-    usize::try_from(entries / 4 + sketch).unwrap_or(usize::MAX)
+    usize::try_from(entries / 5 * 2 + sketch).unwrap_or(usize::MAX)
+}
+
+/// Has memory that was given back be there for whatever asks for some next.
+pub(crate) fn tidy() {
+    allocator::tidy();
 }
 
 /// Whether there is memory left to evict with.

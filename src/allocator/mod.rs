@@ -3,19 +3,19 @@
 //!
 //! A page that holds nothing any more can serve any size: some wait for that, in proportion to those in use, as libc's
 //! allocator finds no room for an aligned page in the gap that a single one leaves; the others go back to it, and when it
-//! has no memory left, all of them do.
+//! has no memory left, all of them do. Slots that were given back lately keep their pages from that, until
+//! [`tidy`](Slots::tidy) is called or memory is short.
 
 #![expect(unsafe_code, reason = "an allocator hands out raw memory")]
 
+mod magazines;
+mod pages;
+
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::UnsafeCell;
-use std::ptr;
 
-/// Bytes of a page, and its alignment: a slot's address tells its page's.
-const PAGE: usize = 4096;
-
-/// What a page is asked for: with its own header of 8 bytes, libc's allocator then lays pages end to end.
-const ASKED: usize = PAGE - 8;
+use magazines::Magazines;
+use pages::Pages;
 
 /// The largest slot, in bytes.
 const LARGEST: usize = 128;
@@ -25,55 +25,22 @@ const GRAIN: usize = 8;
 
 const CLASSES: usize = LARGEST / GRAIN;
 
-/// A slot that is free, in the list of its page.
+/// A slot that is free, in a list.
 struct Free {
     next: *mut Free,
-}
-
-/// What stands at the beginning of a page.
-struct Page {
-    /// Slots that were given back.
-    free: *mut Free,
-    /// Neighbours in the list of the pages of this class that have a free slot.
-    next: *mut Page,
-    previous: *mut Page,
-    /// How many slots are in use.
-    used: u16,
-    /// Where the first slot begins that was never used, in grains.
-    fresh: u16,
-    /// That of its slots.
-    class: u8,
-}
-
-/// How many pages may wait however few are in use.
-const WAITING: usize = 8;
-
-const FIRST: usize = size_of::<Page>().next_multiple_of(GRAIN);
-
-const _: () = assert!(ASKED / GRAIN <= u16::MAX as usize && CLASSES <= u8::MAX as usize);
-
-impl Page {
-    fn is_full(&self) -> bool {
-        self.free.is_null() && (usize::from(self.fresh) + usize::from(self.class) + 1) * GRAIN > ASKED
-    }
 }
 
 /// Slots over another allocator, for one thread.
 pub(crate) struct Slots<A> {
     base: A,
-    pages: UnsafeCell<Pages>,
+    state: UnsafeCell<State>,
 }
 
-struct Pages {
-    /// By class, a list of the pages that have a free slot.
-    open: [*mut Page; CLASSES],
-    /// A list, by `next` alone, of pages that hold nothing.
-    waiting: *mut Page,
-    waiting_count: usize,
-    /// Pages that do not wait.
-    in_use: usize,
-    /// Bytes that came from the base, ever, for pages and for what is not small.
-    taken: u64,
+struct State {
+    magazines: Magazines,
+    pages: Pages,
+    /// Bytes that came from the base for what is not small, ever.
+    large: u64,
 }
 
 /// The class of a layout, if it is small.
@@ -82,202 +49,105 @@ fn class_of(layout: Layout) -> Option<usize> {
     (layout.size() <= LARGEST && layout.align() <= GRAIN).then(|| layout.size().saturating_sub(1) / GRAIN)
 }
 
-const PAGE_LAYOUT: Layout = match Layout::from_size_align(ASKED, PAGE) {
-    Ok(layout) => layout,
-    Err(_) => unreachable!(),
-};
-
-impl Pages {
+impl State {
     /// A slot of this class, or of a larger one if there is no memory for another page; null if there is none either.
     #[inline]
-    fn take(&mut self, class: usize, base: &impl GlobalAlloc) -> *mut u8 {
-        let mut page = self.open[class];
-        if page.is_null() {
-            page = self.page(class, base);
-            if page.is_null() {
-                return ptr::null_mut();
-            }
-        }
-        // SAFETY: pages in the list are alive and have a free slot. Slots that were given back are in nobody's hands and
-        // large enough for a pointer; a fresh one ends within the page.
-        unsafe {
-            let slot = (*page).free;
-            let slot = if slot.is_null() {
-                let fresh = (*page).fresh;
-                (*page).fresh = fresh + u16::from((*page).class) + 1;
-                page.cast::<u8>().add(usize::from(fresh) * GRAIN)
-            } else {
-                (*page).free = (*slot).next;
-                slot.cast()
-            };
-            (*page).used += 1;
-            if (*page).is_full() {
-                self.unlink(page);
-            }
-            slot
-        }
+    fn take(&mut self, class: usize, base: &impl GlobalAlloc) -> *mut Free {
+        let slot = self.magazines.take(class);
+        if slot.is_null() { self.take_elsewhere(class, base) } else { slot }
     }
 
-    /// Gives a slot back.
-    ///
+    #[inline(never)]
+    fn take_elsewhere(&mut self, class: usize, base: &impl GlobalAlloc) -> *mut Free {
+        let mut slot = self.magazines.reload(class);
+        if slot.is_null() {
+            slot = self.pages.take(class, base);
+        }
+        if slot.is_null() {
+            self.tidy(base);
+            slot = self.pages.take(class, base);
+        }
+        if slot.is_null() { self.pages.take_any(class) } else { slot }
+    }
+
     /// # Safety
-    /// It came from [`Self::take`] with the same base, and is used no more.
+    /// The slot came from [`Self::take`] with this class and the same base, and is used no more.
     #[inline]
-    unsafe fn give_back(&mut self, slot: *mut u8, base: &impl GlobalAlloc) {
-        let page = slot.map_addr(|address| address & !(PAGE - 1)).cast::<Page>();
-        let slot = slot.cast::<Free>();
-        // SAFETY: the page is alive as long as one of its slots is in use, and aligned to its size.
-        unsafe {
-            let was_full = (*page).is_full();
-            (*slot).next = (*page).free;
-            (*page).free = slot;
-            (*page).used -= 1;
-            if was_full {
-                self.link(page);
-            } else if (*page).used == 0 && !((*page).next.is_null() && (*page).previous.is_null()) {
-                // Not the last one of its class, which would soon be asked for again.
-                self.unlink(page);
-                self.let_go(page, base);
-            }
+    unsafe fn give_back(&mut self, class: usize, slot: *mut Free, base: &impl GlobalAlloc) {
+        if self.magazines.is_full(class) {
+            self.unload(class, base);
         }
+        // SAFETY: the caller's promise.
+        unsafe { self.magazines.give_back(class, slot) };
     }
 
-    /// A page that has a free slot for this class, in the list of its own; null if there is no memory.
+    #[inline(never)]
+    fn unload(&mut self, class: usize, base: &impl GlobalAlloc) {
+        let Self { magazines, pages, .. } = self;
+        // SAFETY: what is in a magazine came from a page, and is in nobody's hands.
+        magazines.unload(class, |slot| unsafe { pages.give_back(slot, base) });
+    }
+
+    /// Gives the slots in the magazines back to their pages; whether there were any.
     #[cold]
-    fn page(&mut self, class: usize, base: &impl GlobalAlloc) -> *mut Page {
-        let mut page = self.waiting;
-        // SAFETY: pages that wait are alive. The layout is not empty; a new page is written before it is read.
-        unsafe {
-            if page.is_null() {
-                page = base.alloc(PAGE_LAYOUT).cast();
-                if page.is_null() {
-                    return self.open[class..].iter().copied().find(|page| !page.is_null()).unwrap_or(page);
-                }
-                self.taken += ASKED as u64;
-            } else {
-                self.waiting = (*page).next;
-                self.waiting_count -= 1;
-            }
-            self.in_use += 1;
-            page.write(Page {
-                free: ptr::null_mut(),
-                next: ptr::null_mut(),
-                previous: ptr::null_mut(),
-                used: 0,
-                fresh: (FIRST / GRAIN) as u16,
-                class: class as u8,
-            });
-            self.link(page);
-        }
-        page
-    }
-
-    /// Has a page wait that is in no list and holds nothing.
-    #[cold]
-    unsafe fn let_go(&mut self, page: *mut Page, base: &impl GlobalAlloc) {
-        // SAFETY: the page is alive.
-        unsafe { (*page).next = self.waiting };
-        self.waiting = page;
-        self.waiting_count += 1;
-        self.in_use -= 1;
-        // One more than came, so that fewer wait where fewer are in use.
-        for _ in 0..2 {
-            if self.waiting_count > WAITING + self.in_use / 8 {
-                self.free_one(base);
-            }
-        }
-    }
-
-    /// Gives a page that waits back to libc's allocator; whether there was one.
-    fn free_one(&mut self, base: &impl GlobalAlloc) -> bool {
-        let page = self.waiting;
-        if page.is_null() {
-            return false;
-        }
-        // SAFETY: pages that wait are alive, hold nothing and came from there.
-        unsafe {
-            self.waiting = (*page).next;
-            base.dealloc(page.cast(), PAGE_LAYOUT);
-        }
-        self.waiting_count -= 1;
-        true
-    }
-
-    /// Takes a page out of its list.
-    unsafe fn unlink(&mut self, page: *mut Page) {
-        // SAFETY: neighbours in the list are alive, and other pages than this one.
-        unsafe {
-            let (next, previous) = ((*page).next, (*page).previous);
-            if previous.is_null() {
-                self.open[usize::from((*page).class)] = next;
-            } else {
-                (*previous).next = next;
-            }
-            if !next.is_null() {
-                (*next).previous = previous;
-            }
-            (*page).next = ptr::null_mut();
-            (*page).previous = ptr::null_mut();
-        }
-    }
-
-    /// Puts a page that is in no list at the beginning of one.
-    unsafe fn link(&mut self, page: *mut Page) {
-        // SAFETY: the page is alive; so are those in the list, which are other pages than this one.
-        unsafe {
-            let head = &mut self.open[usize::from((*page).class)];
-            let next = *head;
-            *head = page;
-            (*page).next = next;
-            if !next.is_null() {
-                (*next).previous = page;
-            }
-        }
+    fn tidy(&mut self, base: &impl GlobalAlloc) -> bool {
+        let Self { magazines, pages, .. } = self;
+        // SAFETY: as above.
+        magazines.empty(|slot| unsafe { pages.give_back(slot, base) })
     }
 }
 
 impl<A: GlobalAlloc> Slots<A> {
     pub(crate) const fn new(base: A) -> Self {
-        let none = ptr::null_mut();
-        let pages = Pages { open: [none; CLASSES], waiting: none, waiting_count: 0, in_use: 0, taken: 0 };
-        Self { base, pages: UnsafeCell::new(pages) }
+        Self { base, state: UnsafeCell::new(State { magazines: Magazines::new(), pages: Pages::new(), large: 0 }) }
+    }
+
+    #[expect(clippy::mut_from_ref, reason = "one thread uses these slots, and nobody calls back meanwhile")]
+    #[inline]
+    fn state(&self) -> &mut State {
+        // SAFETY: no two such references are alive at once.
+        unsafe { &mut *self.state.get() }
+    }
+
+    /// Gives the slots that were given back lately back to their pages, so that those can go back to the base.
+    pub(crate) fn tidy(&self) {
+        self.state().tidy(&self.base);
     }
 
     /// Does not count what `work` takes from the base.
     fn uncounted<T>(&self, work: impl FnOnce() -> T) -> T {
-        let taken = self.taken();
+        let State { pages: Pages { taken, .. }, large, .. } = self.state();
+        let (before, large_before) = (*taken, *large);
         let result = work();
-        // SAFETY: as in `take`.
-        unsafe { (*self.pages.get()).taken = taken };
+        let state = self.state();
+        (state.pages.taken, state.large) = (before, large_before);
         result
     }
 
     /// Bytes that came from the base, ever.
     fn taken(&self) -> u64 {
-        // SAFETY: as in `take`.
-        unsafe { (*self.pages.get()).taken }
+        let state = self.state();
+        state.pages.taken + state.large
     }
 
     #[inline]
     fn take(&self, class: usize) -> *mut u8 {
-        // SAFETY: one thread uses these slots, and nobody calls back meanwhile.
-        unsafe { &mut *self.pages.get() }.take(class, &self.base)
+        self.state().take(class, &self.base).cast()
     }
 
-    /// Asks the base for so many bytes, and once more when the pages that wait are free.
+    /// Asks the base for so many bytes, and once more when all pages that hold nothing are free.
     fn large(&self, size: usize, ask: impl Fn() -> *mut u8) -> *mut u8 {
-        // SAFETY: as in `take`.
-        let pages = unsafe { &mut *self.pages.get() };
-        pages.taken += size as u64;
+        let state = self.state();
+        state.large += size as u64;
         let memory = ask();
         if !memory.is_null() {
             return memory;
         }
-        if !pages.free_one(&self.base) {
-            return memory;
+        let mut freed = state.tidy(&self.base);
+        while state.pages.free_one(&self.base) {
+            freed = true;
         }
-        while pages.free_one(&self.base) {}
-        ask()
+        if freed { ask() } else { memory }
     }
 }
 
@@ -295,8 +165,8 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Slots<A> {
     #[inline]
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
         match class_of(layout) {
-            // SAFETY: as in `take`.
-            Some(_) => unsafe { (*self.pages.get()).give_back(memory, &self.base) },
+            // SAFETY: it came from `take`, for the same layout.
+            Some(class) => unsafe { self.state().give_back(class, memory.cast(), &self.base) },
             None => unsafe { self.base.dealloc(memory, layout) },
         }
     }
@@ -375,6 +245,11 @@ mod global {
         ALLOCATOR.0.taken()
     }
 
+    /// Has pages that hold nothing go back to libc's allocator, but for those that wait.
+    pub(crate) fn tidy() {
+        ALLOCATOR.0.tidy();
+    }
+
     /// Does not count what `work` takes, as it gives all of it back.
     pub(crate) fn uncounted<T>(work: impl FnOnce() -> T) -> T {
         ALLOCATOR.0.uncounted(work)
@@ -382,13 +257,15 @@ mod global {
 }
 
 #[cfg(all(target_family = "wasm", feature = "guest"))]
-pub(crate) use global::{taken, uncounted};
+pub(crate) use global::{taken, tidy, uncounted};
 
 #[cfg(test)]
 mod tests {
     use std::alloc::System;
     use std::cell::Cell;
+    use std::ptr;
 
+    use super::pages::{ASKED, PAGE, WAITING};
     use super::*;
 
     /// The system's allocator, with a limit on the bytes that it hands out.
@@ -516,6 +393,7 @@ mod tests {
                 }
             }
             pieces.iter().for_each(|piece| free(&slots, piece));
+            slots.tidy();
             let left = slots.base.handed_out.get() / ASKED;
             assert!(left <= CLASSES + WAITING + CLASSES / 8, "{left} pages are left of nothing");
         }
@@ -527,6 +405,21 @@ mod tests {
         let layout = Layout::from_size_align(40, 8).unwrap();
         let pieces: Vec<_> = (0..10_000).map(|_| unsafe { slots.alloc(layout) }).collect();
         assert!(slots.base.handed_out.get() < 10_000 * 41);
+        pieces.into_iter().for_each(|memory| unsafe { slots.dealloc(memory, layout) });
+    }
+
+    #[test]
+    fn what_was_given_back_last_is_taken_first() {
+        let slots = Slots::new(Limited::new(usize::MAX));
+        let layout = Layout::from_size_align(40, 8).unwrap();
+        let pieces: Vec<_> = (0..1000).map(|_| unsafe { slots.alloc(layout) }).collect();
+        let mut some: Vec<_> = pieces.iter().copied().step_by(20).collect();
+        for _ in 0..3 {
+            some.iter().for_each(|&memory| unsafe { slots.dealloc(memory, layout) });
+            some.reverse();
+            assert!(some.iter().all(|&memory| memory == unsafe { slots.alloc(layout) }));
+        }
+        slots.tidy();
         pieces.into_iter().for_each(|memory| unsafe { slots.dealloc(memory, layout) });
     }
 
