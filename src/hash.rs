@@ -14,14 +14,16 @@ const LEAST_SLOTS: u64 = 128;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KeyedHash {
     seed: (u64, u64),
-    /// How many of the segments it chooses from.
-    segments: u32,
+    /// What 32 bits are multiplied with, so that the highest six bits of the product choose one of the segments that are
+    /// used, all alike (Lemire, "Fast Random Integer Generation in an Interval", 2019), and the lowest ones are as they were.
+    spread: u64,
 }
 
 impl KeyedHash {
     /// Keyed by random numbers, for a cache that holds so many entries when it is full, if that is known.
     pub(crate) fn new(seed: (u64, u64), capacity: Option<u64>) -> Self {
-        Self { seed, segments: capacity.map_or(SEGMENTS, segments_for) }
+        let segments = capacity.map_or(SEGMENTS, segments_for);
+        Self { seed, spread: u64::from(segments) << (32 - SEGMENTS.ilog2()) | 1 }
     }
 
     /// What a stored key keeps: its table grows without looking at its bytes again.
@@ -65,13 +67,10 @@ impl Hasher for KeyHasher {
         self.write_u32(self.keyed.of(bytes));
     }
 
-    /// The golden ratio spreads the bits: moka's table takes the slot from the lowest.
+    /// moka's table takes the segment from the highest bits, and the slot from the lowest.
     #[inline]
     fn write_u32(&mut self, hash: u32) {
-        let spread = u64::from(hash).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        // Lemire, "Fast Random Integer Generation in an Interval", 2019.
-        let segment = (u64::from(hash) * u64::from(self.keyed.segments)) >> 32;
-        self.hash = spread << 6 >> 6 | segment << 58;
+        self.hash = u64::from(hash).wrapping_mul(self.keyed.spread);
     }
 
     /// The length of the slice that follows, whose hash depends on it anyway.
@@ -124,7 +123,7 @@ mod tests {
             let hash = KeyedHash::new((1, 2), capacity);
             let mut keys = [0; SEGMENTS as usize];
             (0..100_000_u32).for_each(|key| keys[(hash.hash_one(key.to_le_bytes().as_slice()) >> 58) as usize] += 1);
-            let (used, unused) = keys.split_at(hash.segments as usize);
+            let (used, unused) = keys.split_at(capacity.map_or(SEGMENTS, segments_for) as usize);
             let even = 100_000 / used.len() as i32;
             assert!(used.iter().all(|keys| (keys - even).abs() < even / 5), "{capacity:?}: {keys:?}");
             assert!(unused.iter().all(|keys| *keys == 0), "{capacity:?}: {keys:?}");
