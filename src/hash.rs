@@ -113,6 +113,7 @@ mod tests {
             let slots = (2 * u128::from(entries)).next_power_of_two() as f64;
             let full = entries as f64 / slots;
             assert!((0.39..=0.5).contains(&full), "{capacity}: {full} of {segments}");
+            assert!(segments >= 40, "memory::tables_ahead expects as many");
         }
         assert!((0..=4096).all(|capacity| segments_for(capacity) == SEGMENTS), "of the smallest there are enough");
     }

@@ -221,8 +221,8 @@ impl Drop for Headroom {
     }
 }
 
-/// What moka's tables may soon take in one piece, in bytes: a segment of its hash table, of 40 at least, when it doubles, and the
-/// sketch of how often keys were asked for, which it makes when the cache is half full.
+/// What moka's tables may soon take in one piece, in bytes: a segment of its hash table, of which 40 at least are used, when
+/// it doubles, and the sketch of how often keys were asked for, which it makes when the cache is half full.
 pub(crate) fn tables_ahead(entries: u64, weight: u64, capacity: Option<u64>) -> usize {
     let half = capacity.unwrap_or(u64::MAX) / 2;
     // A little before, as moka's counts lag behind. By then the cache holds no more than five eighths.

@@ -18,7 +18,7 @@ struct Page {
     /// Neighbours in the list of the pages of this class that have a free slot.
     next: *mut Page,
     previous: *mut Page,
-    /// How many slots are in use.
+    /// How many slots are in use, or in magazines.
     used: u16,
     /// Where the first slot begins that was never used, in grains.
     fresh: u16,
