@@ -16,11 +16,20 @@ import moka_wasm
 THREADS = 8
 
 
-def _together(run: Callable[[Inputs], object]) -> Callable[[Inputs], None]:
-    """Does the operations in as many threads, each a part of them."""
+def _in_parts(inputs: Callable[[int], Inputs]) -> Callable[[int], Inputs]:
+    """The same inputs, a part for each thread."""
 
-    def run_together(inputs: Inputs) -> None:
-        parts = [inputs[number::THREADS] for number in range(THREADS)]
+    def parts(number: int) -> Inputs:
+        whole = inputs(number)
+        return [whole[first::THREADS] for first in range(THREADS)]
+
+    return parts
+
+
+def _together(run: Callable[[Inputs], object]) -> Callable[[Inputs], None]:
+    """Does the operations of each part in a thread of its own."""
+
+    def run_together(parts: Inputs) -> None:
         threads = [threading.Thread(target=run, args=(part,)) for part in parts]
         for thread in threads:
             thread.start()
@@ -46,5 +55,6 @@ def section(options: Options) -> Iterator[Row]:
     ):
         progress(f"{operation}, {THREADS} threads")
         inputs = again_and_again(live_keys())
-        times = time_in_rounds({"together": Side(_together(run), inputs), "alone": Side(run, inputs)}, effort)
+        together = Side(_together(run), _in_parts(inputs))
+        times = time_in_rounds({"together": together, "alone": Side(run, inputs)}, effort)
         yield Row(f"{operation}, {THREADS} threads", "1 thread", times["together"], times["alone"], goal=goal)
