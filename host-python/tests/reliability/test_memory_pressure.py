@@ -274,16 +274,17 @@ def test_an_operation_without_memory_for_a_lane_of_the_usual_size(name: str) -> 
     large.resize(100_000)
     refusing.cap(refusing.memory())
 
-    def take_all() -> None:
+    def take_all(room: int) -> None:
         while True:
-            lanes.append(new_lane(refusing))
+            lanes.append(_Lane(refusing.channel._guest, room))  # type: ignore[arg-type]
 
-    with pytest.raises(GuestMemoryError):
-        take_all()
+    for room in (_MAILBOX, 0):
+        with pytest.raises(GuestMemoryError):
+            take_all(room)
     # What this leaves is room for one more lane of the usual size, and for a small one.
     large.resize(0)
     with pytest.raises(GuestMemoryError):
-        take_all()
+        take_all(_MAILBOX)
     OPERATIONS[name](refusing.channel)
 
 
