@@ -273,18 +273,11 @@ def test_an_operation_without_memory_for_a_lane_of_the_usual_size(name: str) -> 
     large = new_lane(refusing)
     large.resize(100_000)
     refusing.cap(refusing.memory())
-
-    def take_all(room: int) -> None:
-        while True:
-            lanes.append(_Lane(refusing.channel._guest, room))  # type: ignore[arg-type]
-
     for room in (_MAILBOX, 0):
-        with pytest.raises(GuestMemoryError):
-            take_all(room)
+        take_lanes(refusing, room, lanes)
     # What this leaves is room for one more lane of the usual size, and for a small one.
     large.resize(0)
-    with pytest.raises(GuestMemoryError):
-        take_all(_MAILBOX)
+    take_lanes(refusing, _MAILBOX, lanes)
     OPERATIONS[name](refusing.channel)
 
 
@@ -298,13 +291,7 @@ def test_clearing_with_all_memory_used_up(config: dict[str, Any]) -> None:
     lanes: list[Any] = []
     refusing.cap(refusing.memory())
     for room in (_MAILBOX, 0):
-
-        def take_all(room: int = room) -> None:
-            while True:
-                lanes.append(_Lane(channel._guest, room))  # type: ignore[arg-type]
-
-        with pytest.raises(GuestMemoryError):
-            take_all()
+        take_lanes(refusing, room, lanes)
     for _ in range(3):
         channel.clear()
         counters = channel.counters()
@@ -360,6 +347,17 @@ def test_refusals_take_no_memory(size: int, rooms: tuple[int, ...]) -> None:
         assert channel.get(b"999") == b"v" * 20
     finally:
         gc.enable()
+
+
+def take_lanes(refusing: Refusing, room: int, lanes: list[Any]) -> None:
+    """Takes lanes of this room until there is no memory for another one."""
+
+    def take_all() -> None:
+        while True:
+            lanes.append(_Lane(refusing.channel._guest, room))  # type: ignore[arg-type]
+
+    with pytest.raises(GuestMemoryError):
+        take_all()
 
 
 def new_lane(refusing: Refusing) -> Any:
