@@ -105,8 +105,7 @@ test-fuzz: component native .tools/rust.env .tools/wasm-tools-$(WASM_TOOLS) .ven
 	scripts/fuzz 50000 50000 10000 100 15000
 
 test-python: $(COMPONENT) $(NATIVE) .venv/run .venv/test
-	MOKA_WASM_PURE=1 .venv/bin/python -m pytest --extension unused host-python
-	.venv/bin/python -m pytest --extension used host-python
+	scripts/test-python
 
 test-soak: component native .venv/run
 	.venv/bin/python $(RELIABILITY)/soak.py --minutes 1

@@ -49,10 +49,23 @@ struct State {
     shown: Option<u64>,
     /// Added to [`moka_time`], in its nanoseconds; fewer than make a nanosecond of guest time.
     tick: u32,
+    /// What [`moka_time`] is by all that. It is read more often than it changes.
+    moka_time: (u64, u32),
+}
+
+impl State {
+    const START: Self = Self { now: 1, last: [None; 2], shown: None, tick: 0, moka_time: stretch(1) };
+
+    /// Is in force from now on.
+    #[inline]
+    fn store(self) {
+        let (seconds, nanoseconds) = stretch(self.shown.unwrap_or(self.now));
+        STATE.set(Self { moka_time: (seconds, nanoseconds + self.tick), ..self });
+    }
 }
 
 thread_local! {
-    static STATE: Cell<State> = const { Cell::new(State { now: 1, last: [None; 2], shown: None, tick: 0 }) };
+    static STATE: Cell<State> = const { Cell::new(State::START) };
 }
 
 /// Takes a reading of a source, in nanoseconds, and moves guest time on by what went by since its last one.
@@ -68,7 +81,7 @@ pub fn advance(source: Source, reading: u64) {
         Some(last) if last - reading < LATE => return,
         _ => *mark = Some(reading),
     }
-    STATE.set(state);
+    state.store();
 }
 
 /// Guest time, in nanoseconds.
@@ -80,17 +93,15 @@ pub fn now() -> u64 {
 /// The time that moka is to see, as seconds and nanoseconds.
 #[inline]
 pub fn moka_time() -> (u64, u32) {
-    let state = STATE.get();
-    let (seconds, nanoseconds) = stretch(state.shown.unwrap_or(state.now));
-    (seconds, nanoseconds + state.tick)
+    STATE.get().moka_time
 }
 
 /// Runs `work` with moka's time one of its nanoseconds further, so that what was set just now lies before it.
 pub(crate) fn with_moka_ahead<T>(work: impl FnOnce() -> T) -> T {
     let tick = STATE.get().tick;
-    STATE.set(State { tick: tick + 1, ..STATE.get() });
+    State { tick: tick + 1, ..STATE.get() }.store();
     let result = work();
-    STATE.set(State { tick, ..STATE.get() });
+    State { tick, ..STATE.get() }.store();
     result
 }
 
@@ -103,15 +114,15 @@ pub(crate) fn catch_up_with_moka() {
         state.tick = 0;
         state.now = state.now.saturating_add(1).min(NEVER - 1);
     }
-    STATE.set(state);
+    state.store();
 }
 
 /// Runs `work` with moka's time no later than this.
 pub(crate) fn with_moka_no_later<T>(time: u64, work: impl FnOnce() -> T) -> T {
     let state = STATE.get();
-    STATE.set(State { shown: Some(state.now.min(time)), ..state });
+    State { shown: Some(state.now.min(time)), ..state }.store();
     let result = work();
-    STATE.set(State { shown: None, ..STATE.get() });
+    State { shown: None, ..STATE.get() }.store();
     result
 }
 
@@ -127,7 +138,7 @@ pub(crate) fn moka_nanos_between(from: u64, to: u64) -> u64 {
 }
 
 #[inline]
-fn stretch(time: u64) -> (u64, u32) {
+const fn stretch(time: u64) -> (u64, u32) {
     let fraction = time & ((1 << SECOND_SHIFT) - 1);
     (time >> SECOND_SHIFT, (fraction * STRETCH) as u32)
 }
@@ -161,7 +172,7 @@ mod tests {
     #[test]
     fn what_comes_after_being_ahead_is_not_before_it() {
         // In wasm, time goes on from test to test.
-        STATE.set(State { now: 1, last: [None; 2], shown: None, tick: 0 });
+        STATE.set(State::START);
         let start = now();
         for count in 1..=3 * STRETCH {
             let ahead = with_moka_ahead(moka_time);

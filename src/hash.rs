@@ -10,6 +10,9 @@ const SEGMENTS: u32 = 64;
 /// Slots of a segment, at the fewest.
 const LEAST_SLOTS: u64 = 128;
 
+/// Slots of a segment of a full cache, at the fewest, where those of all segments would be more than the fewest.
+const SLOTS_WHEN_FULL: u64 = 1024;
+
 /// `SipHash`-1-3 with a key of its own for each cache: who chooses keys cannot make them collide.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KeyedHash {
@@ -22,7 +25,7 @@ pub(crate) struct KeyedHash {
 impl KeyedHash {
     /// Keyed by random numbers, for a cache that holds so many entries when it is full, if that is known.
     pub(crate) fn new(seed: (u64, u64), capacity: Option<u64>) -> Self {
-        let segments = capacity.map_or(SEGMENTS, segments_for);
+        let segments = segments_for(capacity);
         Self { seed, spread: u64::from(segments) << (32 - SEGMENTS.ilog2()) | 1 }
     }
 
@@ -39,9 +42,13 @@ impl KeyedHash {
 /// moka copies a segment when a tenth of its slots are those of removed keys: then it has four to five entries to copy for
 /// each new key of a full cache, where it would have up to seven if there always were 64 segments, and fewer slots to look
 /// at for each key. It doubles a segment that is seven tenths full, and halves one that is less than 0.35 full.
-fn segments_for(capacity: u64) -> u32 {
+///
+/// And as few that the slots of a cache which is far from full lie close together: of 10,000 entries a tenth have 12 KB of
+/// them, and would have 32 KB, which is all of many a processor's nearest cache. Each copies some 400 entries at once then.
+pub(crate) fn segments_for(capacity: Option<u64>) -> u32 {
+    let Some(capacity) = capacity else { return SEGMENTS };
     let slots = (capacity / u64::from(SEGMENTS / 2)).next_power_of_two();
-    let segments = if slots > LEAST_SLOTS { capacity / (slots / 5 * 2) } else { u64::MAX };
+    let segments = if slots > LEAST_SLOTS { capacity / (slots.max(SLOTS_WHEN_FULL) / 5 * 2) } else { u64::MAX };
     u32::try_from(segments).map_or(SEGMENTS, |segments| segments.min(SEGMENTS))
 }
 
@@ -108,14 +115,17 @@ mod tests {
     #[test]
     fn segments_of_a_full_cache_are_two_fifths_to_a_half_full() {
         for capacity in (4097..10_000_000).step_by(1009).chain([u64::from(u32::MAX), u64::MAX]) {
-            let segments = segments_for(capacity);
+            let segments = segments_for(Some(capacity));
             let entries = capacity / u64::from(segments);
             let slots = (2 * u128::from(entries)).next_power_of_two() as f64;
             let full = entries as f64 / slots;
             assert!((0.39..=0.5).contains(&full), "{capacity}: {full} of {segments}");
-            assert!(segments >= 40, "memory::tables_ahead expects as many");
+            assert!(segments >= 40 || slots == 1024.0, "{capacity}: {segments} of {slots} slots each");
         }
-        assert!((0..=4096).all(|capacity| segments_for(capacity) == SEGMENTS), "of the smallest there are enough");
+        assert!(
+            (0..=4096).all(|capacity| segments_for(Some(capacity)) == SEGMENTS),
+            "of the smallest there are enough"
+        );
     }
 
     #[test]
@@ -124,7 +134,7 @@ mod tests {
             let hash = KeyedHash::new((1, 2), capacity);
             let mut keys = [0; SEGMENTS as usize];
             (0..100_000_u32).for_each(|key| keys[(hash.hash_one(key.to_le_bytes().as_slice()) >> 58) as usize] += 1);
-            let (used, unused) = keys.split_at(capacity.map_or(SEGMENTS, segments_for) as usize);
+            let (used, unused) = keys.split_at(segments_for(capacity) as usize);
             let even = 100_000 / used.len() as i32;
             assert!(used.iter().all(|keys| (keys - even).abs() < even / 5), "{capacity:?}: {keys:?}");
             assert!(unused.iter().all(|keys| *keys == 0), "{capacity:?}: {keys:?}");

@@ -12,6 +12,8 @@ mod allocator;
 mod bytes;
 pub mod cache;
 pub mod clock;
+#[cfg(any(test, all(target_family = "wasm", feature = "guest")))]
+mod compare;
 pub mod config;
 mod entry;
 mod expiry;

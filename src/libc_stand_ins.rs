@@ -91,28 +91,11 @@ extern "C" fn _Exit(_code: c_int) -> ! {
     unreachable()
 }
 
-/// libc's compares byte by byte, and comparing keys is a part of every lookup.
+/// See [`compare`](crate::compare::compare).
 #[unsafe(no_mangle)]
 extern "C" fn memcmp(left: *const u8, right: *const u8, len: usize) -> c_int {
-    let mut at = 0;
     // SAFETY: the caller's memory is that long.
-    unsafe {
-        while at + 8 <= len {
-            let [a, b] = [left, right].map(|bytes| bytes.add(at).cast::<u64>().read_unaligned());
-            if a != b {
-                return if a.swap_bytes() < b.swap_bytes() { -1 } else { 1 };
-            }
-            at += 8;
-        }
-        while at < len {
-            let [a, b] = [left, right].map(|bytes| c_int::from(bytes.add(at).read()));
-            if a != b {
-                return a - b;
-            }
-            at += 1;
-        }
-    }
-    0
+    unsafe { crate::compare::compare(left, right, len) }
 }
 
 /// The product of two numbers of 128 bits, of which wasm knows none: what the compiler calls to multiply them. moka has a

@@ -12,6 +12,7 @@ use std::sync::Arc;
 #[cfg(all(target_family = "wasm", feature = "guest"))]
 use crate::allocator;
 use crate::entry::{Key, Value};
+use crate::hash::segments_for;
 
 /// Outside of the guest, where memory has no end.
 #[cfg(not(all(target_family = "wasm", feature = "guest")))]
@@ -221,8 +222,9 @@ impl Drop for Headroom {
     }
 }
 
-/// What moka's tables may soon take in one piece, in bytes: a segment of its hash table, of which 40 at least are used, when
-/// it doubles, and the sketch of how often keys were asked for, which it makes when the cache is half full.
+/// What moka's tables may soon take in one piece, in bytes: a segment of its hash table when it doubles, to under three slots
+/// for each entry, of which some have a third more than others, and the sketch of how often keys were asked for, which it
+/// makes when the cache is half full.
 pub(crate) fn tables_ahead(entries: u64, weight: u64, capacity: Option<u64>) -> usize {
     let half = capacity.unwrap_or(u64::MAX) / 2;
     // A little before, as moka's counts lag behind. By then the cache holds no more than five eighths.
@@ -231,7 +233,8 @@ pub(crate) fn tables_ahead(entries: u64, weight: u64, capacity: Option<u64>) -> 
     } else {
         0
     };
-    usize::try_from(entries / 5 * 2 + sketch).unwrap_or(usize::MAX)
+    let segment = entries.saturating_mul(16) / u64::from(segments_for(capacity));
+    usize::try_from(segment + sketch).unwrap_or(usize::MAX)
 }
 
 /// Has memory that was given back be there for whatever asks for some next.

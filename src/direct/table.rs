@@ -120,13 +120,8 @@ impl Guest {
         Self { lanes: Vec::new(), places: Vec::new() }
     }
 
-    /// The lane of that number; the last there may be if the number is too high, so that every call has one.
     fn lane(&mut self, lane: u32) -> &mut Lane {
-        let index = (lane as usize).min(LANES - 1);
-        if self.lanes.len() <= index {
-            self.lanes.resize_with(index + 1, Lane::new);
-        }
-        &mut self.lanes[index]
+        lane_of(&mut self.lanes, lane)
     }
 
     /// The address of at least `size` bytes, or 0.
@@ -194,6 +189,15 @@ impl Guest {
     }
 }
 
+/// The lane of that number; the last there may be if the number is too high, so that every call has one.
+fn lane_of(lanes: &mut Vec<Lane>, lane: u32) -> &mut Lane {
+    let index = (lane as usize).min(LANES - 1);
+    if lanes.len() <= index {
+        lanes.resize_with(index + 1, Lane::new);
+    }
+    &mut lanes[index]
+}
+
 fn index(handle: u32) -> usize {
     ((handle & 0xffff) as usize).wrapping_sub(1)
 }
@@ -215,11 +219,14 @@ pub(crate) fn with_slot<T: Outcome>(
     operation: impl FnOnce(&mut Slot, &[u8], &[u8]) -> Result<T, Error>,
 ) -> u64 {
     with_guest(|guest| {
-        guest.lane(lane);
-        let lane = &mut guest.lanes[(lane as usize).min(LANES - 1)];
+        let Guest { lanes, places } = guest;
+        let lane = match lanes.get_mut(lane as usize) {
+            Some(lane) => lane,
+            None => lane_of(lanes, lane),
+        };
         // A value that nobody else has can be set anew where it lies.
         lane.kept.let_go();
-        let slot = match guest.places.get_mut(index(handle)) {
+        let slot = match places.get_mut(index(handle)) {
             Some(Place { generation: g, slot: Some(slot) }) if *g == generation(handle) => slot,
             _ => return lane.fail(Error::handle("cache", handle), false),
         };
