@@ -16,7 +16,7 @@ def key(number: int) -> str:
     return f"key:{number:016d}"
 
 
-@pytest.mark.parametrize(("ttl", "most"), [(None, 195), (3600.0, 255)])
+@pytest.mark.parametrize(("ttl", "most"), [(None, 190), (3600.0, 250)])
 def test_an_entry_costs_no_more_than_stated(ttl: float | None, most: int) -> None:
     """Beside the bytes of its key and its value, tables and pages that are not full included."""
     payload = len(encode_key(key(0))) + len(MessagePackSerializer(pickle_fallback=False).dumps(VALUE))

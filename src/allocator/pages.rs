@@ -3,7 +3,7 @@
 use std::alloc::{GlobalAlloc, Layout};
 use std::ptr;
 
-use super::{CLASSES, Free, GRAIN};
+use super::{CLASSES, Free, GRAIN, ODD, ODD_SIZE, slot_size};
 
 /// Bytes of a page, and its alignment: a slot's address tells its page's.
 pub(super) const PAGE: usize = 4096;
@@ -20,7 +20,7 @@ struct Page {
     previous: *mut Page,
     /// How many slots are in use, or in magazines.
     used: u16,
-    /// Where the first slot begins that was never used, in grains.
+    /// Where the first slot begins that was never used, in bytes.
     fresh: u16,
     /// That of its slots.
     class: u8,
@@ -31,11 +31,11 @@ pub(super) const WAITING: usize = 8;
 
 const FIRST: usize = size_of::<Page>().next_multiple_of(GRAIN);
 
-const _: () = assert!(ASKED / GRAIN <= u16::MAX as usize && CLASSES <= u8::MAX as usize);
+const _: () = assert!(ASKED <= u16::MAX as usize && CLASSES <= u8::MAX as usize);
 
 impl Page {
     fn is_full(&self) -> bool {
-        self.free.is_null() && (usize::from(self.fresh) + usize::from(self.class) + 1) * GRAIN > ASKED
+        self.free.is_null() && usize::from(self.fresh) + slot_size(self.class.into()) > ASKED
     }
 }
 
@@ -75,7 +75,9 @@ impl Pages {
     /// A slot of this class or of a larger one, of the pages that there are; null if all are in use.
     #[cold]
     pub(super) fn take_any(&mut self, class: usize) -> *mut Free {
-        self.take_from(self.open[class..].iter().copied().find(|page| !page.is_null()).unwrap_or_default())
+        let from = if class == ODD { ODD_SIZE / GRAIN } else { class };
+        let larger = self.open[from..ODD].iter().copied().find(|page| !page.is_null());
+        self.take_from(larger.unwrap_or_default())
     }
 
     /// A slot of a page that is in a list; null if there is none.
@@ -89,8 +91,8 @@ impl Pages {
             let mut slot = (*page).free;
             if slot.is_null() {
                 let fresh = (*page).fresh;
-                (*page).fresh = fresh + u16::from((*page).class) + 1;
-                slot = page.cast::<u8>().add(usize::from(fresh) * GRAIN).cast();
+                (*page).fresh = fresh + slot_size((*page).class.into()) as u16;
+                slot = page.cast::<u8>().add(fresh.into()).cast();
             } else {
                 (*page).free = (*slot).next;
             }
@@ -146,7 +148,7 @@ impl Pages {
                 next: ptr::null_mut(),
                 previous: ptr::null_mut(),
                 used: 0,
-                fresh: (FIRST / GRAIN) as u16,
+                fresh: FIRST as u16,
                 class: class as u8,
             });
             self.link(page);
