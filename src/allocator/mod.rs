@@ -20,7 +20,7 @@ use pages::Pages;
 /// The largest slot, in bytes.
 const LARGEST: usize = 128;
 
-/// All slots are a multiple of this many bytes, and aligned to it.
+/// All slots but the odd ones are a multiple of this many bytes, and aligned to it.
 const GRAIN: usize = 8;
 
 /// A class of its own for what takes a grain and a half, as moka's node of its access order does: 4 bytes of each entry are
