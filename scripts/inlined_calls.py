@@ -2,11 +2,11 @@
 
     inlined_calls.py STD.ll
 
-moka asks ``std::time::Instant::elapsed`` for the time in every operation. That calls ``Timespec::sub_timespec``, which calls
-itself with both sides exchanged where the first is the earlier one, and LLVM inlines no function that calls itself. Its
-inliner takes these lines by ``-cgscc-inline-replay`` (LLVM's ``lib/Analysis/ReplayInlineAdvisor.cpp``). A call is named by
-what ``formatCallSiteLocation`` (``lib/Analysis/InlineAdvisor.cpp``) makes of its debug location: each function that it was
-inlined through, the lines from where that begins, and the column.
+moka asks ``std::time::Instant::elapsed`` for the time in every operation. That calls ``Timespec::sub_timespec``, which
+calls itself with both sides exchanged where the first is the earlier one, and LLVM inlines no function that calls
+itself. Its inliner takes these lines by ``-cgscc-inline-replay`` (LLVM's ``lib/Analysis/ReplayInlineAdvisor.cpp``). A
+call is named by what ``formatCallSiteLocation`` (``lib/Analysis/InlineAdvisor.cpp``) makes of its debug location: each
+function that it was inlined through, the lines from where that begins, and the column.
 """
 
 from __future__ import annotations
