@@ -10,9 +10,6 @@ const SEGMENTS: u32 = 64;
 /// Slots of a segment, at the fewest.
 const LEAST_SLOTS: u64 = 128;
 
-/// Slots of a segment of a full cache, at the fewest, where those of all segments would be more than the fewest.
-const SLOTS_WHEN_FULL: u64 = 1024;
-
 /// `SipHash`-1-3 with a key of its own for each cache: who chooses keys cannot make them collide.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KeyedHash {
@@ -43,12 +40,11 @@ impl KeyedHash {
 /// each new key of a full cache, where it would have up to seven if there always were 64 segments, and fewer slots to look
 /// at for each key. It doubles a segment that is seven tenths full, and halves one that is less than 0.35 full.
 ///
-/// And as few that the slots of a cache which is far from full lie close together: of 10,000 entries a tenth have 12 KB of
-/// them, and would have 32 KB, which is all of many a processor's nearest cache. Each copies some 400 entries at once then.
+/// And no fewer: the more slots there are, the more of the keys that a cache does not have find an empty one at once.
 pub(crate) fn segments_for(capacity: Option<u64>) -> u32 {
     let Some(capacity) = capacity else { return SEGMENTS };
     let slots = (capacity / u64::from(SEGMENTS / 2)).next_power_of_two();
-    let segments = if slots > LEAST_SLOTS { capacity / (slots.max(SLOTS_WHEN_FULL) / 5 * 2) } else { u64::MAX };
+    let segments = if slots > LEAST_SLOTS { capacity / (slots / 5 * 2) } else { u64::MAX };
     u32::try_from(segments).map_or(SEGMENTS, |segments| segments.min(SEGMENTS))
 }
 
@@ -120,7 +116,7 @@ mod tests {
             let slots = (2 * u128::from(entries)).next_power_of_two() as f64;
             let full = entries as f64 / slots;
             assert!((0.39..=0.5).contains(&full), "{capacity}: {full} of {segments}");
-            assert!(segments >= 40 || slots == 1024.0, "{capacity}: {segments} of {slots} slots each");
+            assert!(segments >= 40, "{capacity}: {segments} of {slots} slots each");
         }
         assert!(
             (0..=4096).all(|capacity| segments_for(Some(capacity)) == SEGMENTS),

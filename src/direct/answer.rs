@@ -38,6 +38,14 @@ impl Kept {
     #[inline]
     pub(crate) fn let_go(&mut self) {
         self.value = None;
+        if self.bytes.is_some() {
+            self.let_go_of_bytes();
+        }
+    }
+
+    /// Answers of many entries have them, and errors: the others do not carry the code for it.
+    #[inline(never)]
+    fn let_go_of_bytes(&mut self) {
         self.bytes = None;
     }
 
@@ -103,10 +111,14 @@ pub(crate) struct Error {
 }
 
 impl Error {
+    #[cold]
+    #[inline(never)]
     pub(crate) fn handle(what: &str, handle: u32) -> Self {
         Self { code: 1, text: format!("there is no {what} {handle}: it was never opened, or is closed").into() }
     }
 
+    #[cold]
+    #[inline(never)]
     pub(crate) fn malformed(what: &str) -> Self {
         Self { code: 2, text: format!("malformed: {what}").into() }
     }
@@ -115,6 +127,8 @@ impl Error {
         Self { code: 6, text: "the lease has ended: its key was set or removed, or it was held for too long".into() }
     }
 
+    #[cold]
+    #[inline(never)]
     pub(crate) fn too_many(what: &str, limit: usize) -> Self {
         Self { code: 7, text: format!("{limit} {what} are open: close some first").into() }
     }

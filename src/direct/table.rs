@@ -190,12 +190,21 @@ impl Guest {
 }
 
 /// The lane of that number; the last there may be if the number is too high, so that every call has one.
+#[inline]
 fn lane_of(lanes: &mut Vec<Lane>, lane: u32) -> &mut Lane {
-    let index = (lane as usize).min(LANES - 1);
-    if lanes.len() <= index {
-        lanes.resize_with(index + 1, Lane::new);
+    let mut index = lane as usize;
+    if index >= lanes.len() {
+        index = make_lane(lanes, index);
     }
     &mut lanes[index]
+}
+
+#[cold]
+#[inline(never)]
+fn make_lane(lanes: &mut Vec<Lane>, index: usize) -> usize {
+    let index = index.min(LANES - 1);
+    lanes.resize_with(lanes.len().max(index + 1), Lane::new);
+    index
 }
 
 fn index(handle: u32) -> usize {
@@ -220,10 +229,7 @@ pub(crate) fn with_slot<T: Outcome>(
 ) -> u64 {
     with_guest(|guest| {
         let Guest { lanes, places } = guest;
-        let lane = match lanes.get_mut(lane as usize) {
-            Some(lane) => lane,
-            None => lane_of(lanes, lane),
-        };
+        let lane = lane_of(lanes, lane);
         // A value that nobody else has can be set anew where it lies.
         lane.kept.let_go();
         let slot = match places.get_mut(index(handle)) {
