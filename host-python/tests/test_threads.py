@@ -865,6 +865,17 @@ def test_an_interpreter_that_ends_with_caches_in_use() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_an_interpreter_that_ends_with_a_cache_in_the_package() -> None:
+    """A cache that outlives the names of the package's own module ends quietly too."""
+    program = """
+        from moka_wasm import Moka, _sandbox
+        cache = Moka(10)
+        _sandbox.engine = lambda interruptible: cache
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_run_async_is_the_guarded_runner() -> None:
     """An event loop may use a plain cache between its steps."""
     cache: Moka[int, int] = Moka(None)

@@ -64,8 +64,8 @@ def _load() -> Any:
     return native
 
 
-MAILBOX = 16384
-"""Room for keys and values on the extension's lane; what is larger takes the long way."""
+MAILBOX = 72 << 10
+"""Room for a key and a value on the extension's lane: for values of 64 KiB too. What is larger takes the long way."""
 
 _native: Any = _load()
 _tested = False

@@ -153,14 +153,15 @@ class Sandbox:
         self.memory = memoryview(self.address_space).cast("B")
         """The same, as numbers."""
         _hold(self.store)
-        self._holds = True
+        # Its own: where the interpreter ends, the module's name may be gone before this is.
+        self._release = _release
 
     def __del__(self) -> None:
         if hasattr(self, "_ticks_for"):
             self._ticks_for.end(self)
-        if getattr(self, "_holds", False):
-            self._holds = False
-            _release(self.store)
+        release = vars(self).pop("_release", None)
+        if release is not None:
+            release(self.store)
 
     def memory_size(self) -> int:
         """Bytes of linear memory now."""
