@@ -134,6 +134,20 @@ def test_large_keys_and_values(shared: Moka[Any, Any], size: int) -> None:
         assert shared._channel.get(encode_key(key)) == SERIALIZER.dumps(value)
 
 
+@pytest.mark.parametrize(
+    ("limit", "room"), [(None, 72), (1 << 20, 16), (4 << 20, 16), (8 << 20, 32), (64 << 20, 72), (4 << 30, 72)]
+)
+def test_the_lane_takes_little_of_the_memory_limit(
+    monkeypatch: pytest.MonkeyPatch, limit: int | None, room: int
+) -> None:
+    """The extension's lane has room for 64 KiB, but where that would be more than a 256th of the memory limit."""
+    lanes: list[Any] = []
+    bind = hot.bind
+    monkeypatch.setattr(hot, "bind", lambda binding, guest, lane: (lanes.append(lane), bind(binding, guest, lane)))
+    Moka(None, memory_limit=limit)
+    assert [lane.room for lane in lanes] == [room << 10]
+
+
 def test_arguments() -> None:
     """By name or by position, as the methods in Python; too many and too few are a TypeError."""
     cache: Any = Moka(8)

@@ -438,7 +438,7 @@ class DirectChannel:
             if guest is None or guest.call is _refuse_call or guest.calls.gate is None:
                 binding.unbind()
                 return
-            lane = _Lane(guest, hot.MAILBOX)
+            lane = _Lane(guest, hot.mailbox(self._config.memory_limit))
             try:
                 hot.bind(binding, guest, lane)
             except ValueError:

@@ -65,7 +65,8 @@ def _load() -> Any:
 
 
 MAILBOX = 72 << 10
-"""Room for a key and a value on the extension's lane: for values of 64 KiB too. What is larger takes the long way."""
+"""The most room for a key and a value on the extension's lane: enough for values of 64 KiB."""
+_LEAST_MAILBOX = 16 << 10
 
 _native: Any = _load()
 _tested = False
@@ -97,6 +98,15 @@ def binding(clock: Callable[[], int] | None, timed: bool) -> Any:
         timed: Whether entries have deadlines from the beginning; as long as they have none, no clock is read.
     """
     return None if _native is None else _native.Binding(clock, time.monotonic_ns(), timed)
+
+
+def mailbox(memory_limit: int | None) -> int:
+    """Bytes of room for a key and a value on the extension's lane; what is larger takes the long way.
+
+    Args:
+        memory_limit: Of the cache, in bytes. Up to 4 MiB the lane takes 16 KiB of that, then a 256th.
+    """
+    return MAILBOX if memory_limit is None else min(max(memory_limit >> 8, _LEAST_MAILBOX), MAILBOX)
 
 
 def gate(store: wasmtime.Store, addresses: tuple[int, ...]) -> Any:
