@@ -125,7 +125,10 @@ def test_nested_values(shared: Moka[Any, Any], depth: int) -> None:
     assert shared.get("deep") == value
 
 
-@pytest.mark.parametrize("size", [0, 255, 256, 65_536, *range(hot.MAILBOX - 12, hot.MAILBOX + 2), 1_000_000])
+@pytest.mark.parametrize(
+    "size",
+    [0, 255, 256, 16_000, 16_383, 16_384, 65_536, *range(hot.MAILBOX - 12, hot.MAILBOX + 2), 1_000_000],
+)
 def test_large_keys_and_values(shared: Moka[Any, Any], size: int) -> None:
     """What does not fit into the extension's mailbox goes the long way."""
     for key, value in (("k", "x" * size), ("x" * size, 1), ("k", b"x" * size), (("t", "x" * size), [0] * size)):

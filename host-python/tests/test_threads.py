@@ -842,6 +842,11 @@ def test_a_child_process_that_ends_as_usual() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def assert_ends_quietly(program: str) -> None:
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_an_interpreter_that_ends_with_caches_in_use() -> None:
     """An interpreter ends quietly whatever caches, walks, listeners and daemon threads there are."""
     program = """
@@ -861,8 +866,7 @@ def test_an_interpreter_that_ends_with_caches_in_use() -> None:
         late = sys.modules["late"] = Late()
         threading.Thread(target=lambda: [cache.get(1) for _ in iter(int, 1)], daemon=True).start()
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert_ends_quietly(program)
 
 
 def test_an_interpreter_that_ends_with_a_cache_in_the_package() -> None:
@@ -872,8 +876,7 @@ def test_an_interpreter_that_ends_with_a_cache_in_the_package() -> None:
         cache = Moka(10)
         _sandbox.engine = lambda interruptible: cache
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert_ends_quietly(program)
 
 
 def test_run_async_is_the_guarded_runner() -> None:
