@@ -96,6 +96,42 @@ def set_new(module: Any) -> Side:
     return Side(setting(cache.set, VALUE), keys)
 
 
+def set_with_ttl(module: Any) -> Side:
+    store = filled(module).set
+
+    def run(keys: Inputs) -> None:
+        for key in keys:
+            store(key, VALUE, ttl=3600.0)
+
+    return Side(run, again_and_again(live_keys()))
+
+
+def set_and_remove(module: Any) -> Side:
+    cache = filled(module)
+    store, remove = cache.set, cache.remove
+
+    def run(keys: Inputs) -> None:
+        for key in keys:
+            store(key, VALUE)
+            remove(key)
+
+    return Side(run, again_and_again(absent_keys()))
+
+
+def get_with_computed(module: Any) -> Side:
+    get_with = filled(module).get_with
+    numbers = count()
+
+    def run(keys: Inputs) -> None:
+        for key in keys:
+            get_with(key, compute)
+
+    def compute() -> str:
+        return VALUE
+
+    return Side(run, lambda number: [f"new:{next(numbers):012d}" for _ in range(number)])
+
+
 def get_with_hit(module: Any) -> Side:
     get_with = filled(module).get_with
 
@@ -152,7 +188,10 @@ OPERATIONS: tuple[tuple[str, Callable[[Any], Side], Goal], ...] = (
     ("get, miss", get_miss, Goal(native=1.0)),
     ("set, existing key", set_existing, Goal(4, 0.65)),
     ("set, new key with eviction", set_new, Goal(native=0.8)),
+    ("set, existing key, own ttl", set_with_ttl, Goal()),
+    ("set, then remove", set_and_remove, Goal()),
     ("get_with, hit", get_with_hit, Goal(native=1.0)),
+    ("get_with, computed", get_with_computed, Goal()),
     ("get, hit, dict of 4 fields", get_dict, Goal(native=2.5)),
     ("cached f(int, int), hit", cached_hit(None), Goal(native=0.6)),
     ("cached f(int, int), hit, with ttl", cached_hit(3600), Goal(native=0.6)),

@@ -51,10 +51,23 @@ def exercise(cache: Any, keys: list[Any], absent: list[Any], value: Any, rounds:
         for key in keys:
             cache.get_with(key, lambda: value)
             cache[key]
+            assert key in cache
+            cache.remove(key)
+            cache.get_with(key, lambda: value)
         for start in range(0, len(keys), 100):
             cache.get_many(keys[start : start + 100])
             cache.set_many(dict.fromkeys(keys[start : start + 100], value))
     cache.remove_many(keys)
+
+
+def give_lives(cache: Any, keys: list[Any], rounds: int) -> None:
+    """Entries with deadlines of their own: from the first one on, every operation reads the clock."""
+    for _ in range(rounds):
+        for key in keys:
+            cache.set(key, "x" * 20, 3600.0)
+            cache.set(key, "x" * 20, ttl=3600)
+            cache.get(key)
+            cache.get_with(key, str, ttl=3600)
 
 
 def call(function: Callable[[int, int], int], rounds: int) -> None:
@@ -82,6 +95,7 @@ def main() -> int:
     exercise(moka_wasm.Moka(CAPACITY), pairs, absent, b"x" * 100, ROUNDS // 10)
     for value in (record, [record] * 3, "é" * 20, 1.5, None, (1, "two", 3.0)):
         exercise(moka_wasm.Moka(CAPACITY), texts, absent, value, ROUNDS // 20)
+    give_lives(moka_wasm.Moka(CAPACITY), texts, ROUNDS // 10)
     cache = moka_wasm.Moka(CAPACITY)
     for number in range(ROUNDS * LIVE):
         cache.set(f"new:{number:012d}", "x" * 20)

@@ -11,6 +11,8 @@ import subprocess
 import sys
 import textwrap
 import time
+from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -57,6 +59,10 @@ def types(value: Any) -> Any:
 
 
 class Text(str):
+    pass
+
+
+class Seconds(float):
     pass
 
 
@@ -157,23 +163,102 @@ def test_arguments() -> None:
     cache.set(key="a", value=1)
     cache.set("b", value=2, ttl=None)
     cache.set("c", 3, None, None)
+    cache.set("d", 4, 60, tti=timedelta(minutes=1))
+    cache.set("d", 4, tti=60, ttl=None)
+    assert cache.get_with("d", lambda: 5, tti=1.5) == cache.get_with("d", initializer=lambda: 5, ttl=1) == 4
+    assert (cache.remove("d", default=0), cache.remove("d", default=0), cache.remove("d", 1)) == (4, 0, 1)
     assert (cache.get(key="a"), cache.get("b", default=0), cache.get("x", default=0), cache.get("c", 0)) == (1, 2, 0, 3)
     for call in (
         cache.get, cache.set, cache.__getitem__, lambda: cache.get(1, 2, 3), lambda: cache.set(1),
         lambda: cache.set(1, 2, None, None, None), lambda: cache.get("a", nothing=1), lambda: Moka.get("a", "b"),
+        lambda: cache.set(1, 2, None, ttl=None), lambda: cache.set(1, 2, 3, ttl=4), lambda: cache.set(1, 2, nothing=3),
+        cache.remove, cache.get_with, cache.__contains__, cache.__delitem__, lambda: cache.get_with("a"),
+        lambda: cache.remove(1, 2, 3), lambda: cache.get_with("a", lambda: 1, 1, ttl=1), lambda: cache.set(1, ttl=2),
     ):  # fmt: skip
         with pytest.raises(TypeError):
             call()
-    for call in (lambda: cache.get([]), lambda: cache.set([], 1), lambda: cache[{}], lambda: cache.get((1, []))):
+    for call in (
+        lambda: cache.get([]), lambda: cache.set([], 1), lambda: cache[{}], lambda: cache.get((1, [])),
+        lambda: cache.remove([]), lambda: [] in cache, lambda: cache.set([], 1, ttl=1),
+    ):  # fmt: skip
         with pytest.raises(UnsupportedKeyError):
             call()
     with pytest.raises(KeyError) as caught:
         cache[1, 2]
     assert caught.value.args == ((1, 2),)
+    with pytest.raises(KeyError) as caught:
+        del cache[1, 2]
+    assert caught.value.args == ((1, 2),)
     with pytest.raises(ValueError, match="ttl"):
         cache.set("a", 1, -1)
     with pytest.raises(ValueError, match="tti"):
         cache.set("a", 1, None, -1)
+    # Also where the value is there.
+    with pytest.raises(ValueError, match="ttl"):
+        cache.get_with("a", lambda: 1, ttl=0)
+
+
+def test_the_short_ways_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is common does not go through the channel."""
+    cache: Any = Moka(8)
+    # From now on there are deadlines, which the channel is to know of.
+    cache.set("first", 1, ttl=60)
+    for name in ("get", "set", "contains", "remove"):
+        monkeypatch.delattr(type(cache._channel), name)
+    for number in range(3):
+        key = ("key", number)
+        cache.set(key, number, *[60, 60.5][:number])
+        cache[number] = number
+        assert (cache.get(key), cache[key], key in cache, number in cache) == (number, number, True, True)
+        assert cache.get_with(key, lambda: 0, 5) == cache.get_with(key, lambda: 0, tti=5) == number
+        assert cache.remove(key) == number
+        assert cache.remove(key) is None
+        assert cache.remove(key, 5) == 5
+        assert cache.get_with(key, lambda: "computed", ttl=60) == "computed"
+        assert cache.pop(key) == "computed"
+        del cache[number]
+        assert key not in cache
+        assert number not in cache
+    cache._set_encoded(encode_key("encoded"), "encoded", [1], cache._dumps([1]), None, 1.5)
+    assert cache.get("encoded") == [1]
+
+
+DURATIONS = (
+    st.none()
+    | st.booleans()
+    | st.floats()
+    | st.floats(1e-12, 1e-6)
+    | st.integers()
+    | st.timedeltas()
+    | st.sampled_from([2**63, 2**64 - 1, 2**64, 2.0**64, 18446744073.709551, 1e10, 10**10, 584.0 * 365 * 86400, 1e308])
+    | st.sampled_from(["1", b"1", [1], 1j, Decimal(1), Seconds(1.5)])
+)
+
+
+@pytest.fixture(scope="module")
+def by_python() -> Moka[Any, Any]:
+    """A cache whose ``set`` the extension leaves to Python, as it has a weigher."""
+    return Moka(8, clock=lambda: 1.0, weigher=lambda key, value: 1)
+
+
+@pytest.fixture(scope="module")
+def by_extension() -> Moka[Any, Any]:
+    return Moka(8, clock=lambda: 1.0)
+
+
+@settings(deadline=None, max_examples=1000)
+@given(DURATIONS, DURATIONS)
+def test_lives_are_those_of_python(by_python: Moka[Any, Any], by_extension: Moka[Any, Any], ttl: Any, tti: Any) -> None:
+    """How long an entry lives is what Python makes of the arguments, and so is what is said of those that cannot be."""
+
+    def outcome(cache: Any) -> Any:
+        try:
+            cache.set("k", 1, ttl, tti=tti)
+        except Exception as error:
+            return type(error), str(error)
+        return cache._channel.remaining(encode_key("k"))
+
+    assert outcome(by_extension) == outcome(by_python)
 
 
 def test_subclasses() -> None:
@@ -203,6 +288,9 @@ def test_a_closed_cache() -> None:
         lambda: cache.set("a", 1),
         lambda: cache["a"],
         lambda: cache._get_encoded(b"a"),
+        lambda: cache.remove("a"),
+        lambda: "a" in cache,
+        lambda: cache.set("a", 1, ttl=1),
     ):
         with pytest.raises(ClosedError):
             call()
@@ -211,8 +299,16 @@ def test_a_closed_cache() -> None:
 def test_a_trap_gives_an_error_and_a_new_guest() -> None:
     """A call that traps raises SandboxError, once; the cache goes on, empty, and natively."""
     cache: Any = Moka(8)
-    for call in (lambda: cache.get("a"), lambda: cache.set("a", 1)):
-        cache.set("a", 1)
+    for call in (
+        lambda: cache.get("a"),
+        lambda: cache.set("a", 1),
+        lambda: cache.set("a", 1, ttl=5),
+        lambda: cache.remove("a"),
+        lambda: cache.__delitem__("a"),
+        lambda: "a" in cache,
+        lambda: cache._set_encoded(encode_key("a"), "a", 1, b"\x01", None, None),
+    ):
+        cache.set("a", 1, 60)
         channel = cache._channel
         old = channel._guest
         # A function whose code is `unreachable`, in the place of get and set.
@@ -234,17 +330,14 @@ def instance_of(text: str, channel: Any) -> Any:
 
 
 def rebind(channel: Any, get: Any, put: Any) -> None:
-    """Binds the extension to functions of a hostile guest."""
+    """Binds the extension to functions of a hostile guest; ``get`` also in the place of those that are called alike."""
     import ctypes
 
     from moka_wasm._direct_channel import _Lane
 
     guest = channel._guest
-    guest.functions = {
-        **guest.functions,
-        "get": ctypes.addressof(get._func),
-        "set": ctypes.addressof(put._func),
-    }
+    reads = dict.fromkeys(("get", "contains", "remove"), ctypes.addressof(get._func))
+    guest.functions = {**guest.functions, **reads, "set": ctypes.addressof(put._func)}
     guest.kept = (get, put)
     hot.bind(channel.binding, guest, _Lane(guest, hot.MAILBOX))
 
@@ -283,6 +376,8 @@ def test_an_answer_outside_of_the_memory(answer: int) -> None:
         lambda: cache["a"],
         lambda: cache._get_encoded(b"a"),
         lambda: cache.set("a", 1),
+        lambda: cache.remove("a"),
+        lambda: "a" in cache,
     ):
         with pytest.raises(SandboxError, match="memory up to"):
             call()
@@ -298,6 +393,9 @@ def test_an_answer_that_makes_no_sense(upper: int) -> None:
     )
     rebind(cache._channel, exports["get"], exports["set"])
     assert cache.get("a", 5) == 5
+    assert cache.remove("a", 5) == 5
+    # Anything but a plain *no*, as in Python.
+    assert "a" in cache
 
 
 def test_addresses_that_cannot_be() -> None:

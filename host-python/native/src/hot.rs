@@ -8,11 +8,12 @@ use std::time::Instant;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyDict, PyList, PyTuple, PyType};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyList, PyTuple, PyType};
 use pyo3::{Borrowed, PyTraverseError, PyVisit};
 
 use crate::codec::{self, Writer};
 use crate::gate::Gate;
+use crate::lives::{Lives, lives};
 use crate::raw::{self, Answer, Arguments, GilBound, Guest};
 
 pub const NO_BYTES: u32 = 1 << 31;
@@ -20,8 +21,9 @@ pub const REMOVALS_WAIT: u32 = 1 << 30;
 pub const YES: u32 = 1;
 /// In the place of a time: it stands still.
 const NOT_READ: u64 = u64::MAX;
-/// Bytes of a key of a cache with shards; what is longer goes the long way.
-const SHARDED_KEY: usize = 256;
+/// Bytes of what is written elsewhere than into a mailbox: a key to be hashed, a key or a value for Python. What is longer
+/// goes the long way.
+const SHORT: usize = 256;
 
 /// A channel's way into its guest, while it has one.
 #[pyclass(frozen, module = "moka_wasm._native")]
@@ -66,7 +68,7 @@ impl Binding {
     }
 
     /// From now on, operations go by this lane.
-    fn bind(&self, py: Python<'_>, lane: Py<PyAny>, gate: Py<Gate>, addresses: [usize; 15]) -> PyResult<()> {
+    fn bind(&self, py: Python<'_>, lane: Py<PyAny>, gate: Py<Gate>, addresses: [usize; raw::NUMBERS]) -> PyResult<()> {
         let door = gate.get().door();
         door.wait(py)?;
         let Some(guest) = Guest::new(addresses.into(), door) else {
@@ -207,7 +209,7 @@ impl Attached {
     /// shards and without, and as fast without.
     #[inline(never)]
     fn binding_of_shard(&self, write_key: &dyn Fn(&mut Writer<'_>) -> Option<()>) -> Option<&Binding> {
-        let mut room = [0; SHARDED_KEY];
+        let mut room = [0; SHORT];
         let mut out = Writer::new(&mut room);
         write_key(&mut out)?;
         let length = out.length();
@@ -296,10 +298,15 @@ pub struct Fallbacks {
     pub set_many: Py<PyAny>,
     pub remove_many: Py<PyAny>,
     set: Py<PyAny>,
+    contains: Py<PyAny>,
+    remove: Py<PyAny>,
     get_item: Py<PyAny>,
     set_item: Py<PyAny>,
+    del_item: Py<PyAny>,
     get_encoded: Py<PyAny>,
+    set_encoded: Py<PyAny>,
     encode_key: Py<PyAny>,
+    dumps: Py<PyAny>,
     loads: Py<PyAny>,
     finish: Py<PyAny>,
 }
@@ -322,10 +329,15 @@ pub fn install(class: &Bound<'_, PyType>) -> PyResult<()> {
         set_many: method("set_many")?,
         remove_many: method("remove_many")?,
         set: method("set")?,
+        contains: method("__contains__")?,
+        remove: method("remove")?,
         get_item: method("__getitem__")?,
         set_item: method("__setitem__")?,
+        del_item: method("__delitem__")?,
         get_encoded: method("_get_encoded")?,
+        set_encoded: method("_set_encoded")?,
         encode_key: method("_encode_key")?,
+        dumps: method("_dumps")?,
         loads: method("_loads")?,
         finish: method("_finish_hot")?,
     };
@@ -336,13 +348,18 @@ pub fn install(class: &Bound<'_, PyType>) -> PyResult<()> {
         (c"get", c"($self, key, default=None)", raw::get as pyo3::ffi::PyCFunctionFastWithKeywords),
         (c"set", c"($self, key, value, ttl=None, tti=None)", raw::set),
         (c"get_with", c"($self, key, initializer, ttl=None, tti=None)", raw::get_with),
+        (c"remove", c"($self, key, default=None)", raw::remove),
         (c"get_many", c"($self, keys)", raw::get_many),
         (c"set_many", c"($self, entries, ttl=None, tti=None)", raw::set_many),
         (c"remove_many", c"($self, keys)", raw::remove_many),
         (c"__getitem__", c"($self, key)", raw::get_item),
         (c"__setitem__", c"($self, key, value)", raw::set_item),
+        (c"__delitem__", c"($self, key)", raw::del_item),
+        (c"__contains__", c"($self, key)", raw::contains),
         (c"_get_encoded", c"($self, key_bytes)", raw::get_encoded),
+        (c"_set_encoded", c"($self, key_bytes, key, value, data, ttl, tti)", raw::set_encoded),
         (c"_encode_key", c"($self, key)", raw::encode_key),
+        (c"_dumps", c"($self, value)", raw::dumps),
         (c"_loads", c"($self, data)", raw::loads),
     ];
     for (name, signature, function) in methods {
@@ -443,14 +460,26 @@ static SCRATCH: GilBound<Cell<Vec<u8>>> = GilBound(Cell::new(Vec::new()));
 /// More bytes are given back.
 const KEPT_SCRATCH: usize = 1 << 16;
 
-/// A look-up. `make` turns the answered bytes into an object without running Python code; if it cannot, the bytes are
-/// copied and given to `loads`.
+/// A look-up.
 #[inline]
 pub fn look_up<'py>(
     attached: &Attached,
     arguments: &Arguments<'_, 'py>,
     write_key: impl Fn(&mut Writer<'_>) -> Option<()>,
     decode: bool,
+) -> PyResult<Found<'py>> {
+    find(attached, arguments, write_key, decode, Guest::get)
+}
+
+/// An operation with a key that answers its value, if it is there. What is no container is made of the answered bytes at
+/// once, as that runs no Python code; else they are copied first.
+#[inline]
+fn find<'py>(
+    attached: &Attached,
+    arguments: &Arguments<'_, 'py>,
+    write_key: impl Fn(&mut Writer<'_>) -> Option<()>,
+    decode: bool,
+    call: impl FnOnce(&Guest, usize, u64) -> Option<Answer>,
 ) -> PyResult<Found<'py>> {
     let py = arguments.myself.py();
     let Some(binding) = attached.binding_for(&write_key) else { return Ok(Found::Unusual) };
@@ -463,7 +492,7 @@ pub fn look_up<'py>(
         write_key(&mut out).map(|()| out.length())
     });
     let Some(length) = written else { return Ok(Found::Unusual) };
-    let Some(answer) = guest.get(length, now) else { return Ok(Found::Unusual) };
+    let Some(answer) = call(guest, length, now) else { return Ok(Found::Unusual) };
     if answer.upper == NO_BYTES && !answer.trapped {
         return Ok(Found::Nothing);
     }
@@ -522,12 +551,7 @@ pub fn get<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     {
         match look_up(attached, arguments, |out| codec::write_key(out, key), true)? {
             Found::Value(value) => return Ok(value),
-            Found::Nothing => {
-                return Ok(match arguments.get(1) {
-                    Some(default) => default.to_owned(),
-                    None => key.py().None().into_bound(key.py()),
-                });
-            }
+            Found::Nothing => return Ok(default(arguments)),
             Found::Unusual => {}
         }
     }
@@ -535,15 +559,17 @@ pub fn get<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
 }
 
 pub fn get_with<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    let lives = (2..4).filter_map(|index| arguments.get(index)).all(|life| life.is_none());
-    if let (Some(attached), None, Some(key), Some(initializer), 2..=4, true) =
-        (attached(arguments), arguments.names, arguments.get(0), arguments.get(1), arguments.positional(), lives)
+    // How long it is to live does not matter where it is found; whether that can be is checked all the same.
+    if let (Some(attached), Some(key), Some(initializer), Some(lives)) =
+        (attached(arguments), arguments.get(0), arguments.get(1), lives(arguments, 2))
         && let Ok(mark) = attached.mark.bind(key.py()).get_item(0)
     {
         match look_up(attached, arguments, |out| codec::write_key(out, key), true)? {
             Found::Value(value) => return Ok(value),
             Found::Nothing => {
-                let values = [key.to_owned(), initializer.to_owned(), mark];
+                let none = || key.py().None().into_bound(key.py());
+                let [ttl, tti] = lives.given.map(|life| life.map_or_else(none, |life| life.to_owned()));
+                let values = [key.to_owned(), initializer.to_owned(), mark, ttl, tti];
                 return fall_back_with(arguments.myself, &values, |fallbacks| &fallbacks.get_with_missed);
             }
             Found::Unusual => {}
@@ -558,7 +584,7 @@ pub fn get_item<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Bound<'py, PyAn
     {
         match look_up(attached, arguments, |out| codec::write_key(out, key), true)? {
             Found::Value(value) => return Ok(value),
-            Found::Nothing => return Err(pyo3::exceptions::PyKeyError::new_err((key.to_owned().unbind(),))),
+            Found::Nothing => return Err(key_error(key)),
             Found::Unusual => {}
         }
     }
@@ -580,17 +606,35 @@ pub fn get_encoded<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Bound<'py, P
 }
 
 pub fn encode_key<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    if let (None, Some(key), 1) = (arguments.names, arguments.get(0), arguments.positional()) {
-        let mut room = [0; 256];
-        let mut out = Writer::new(&mut room);
-        if codec::write_key(&mut out, key).is_some() {
-            let length = out.length();
-            if let Some(bytes) = room.get(..length) {
-                return Ok(PyBytes::new(key.py(), bytes).into_any());
-            }
-        }
+    if let (None, Some(key), 1) = (arguments.names, arguments.get(0), arguments.positional())
+        && let Some(bytes) = written(key, codec::write_key)
+    {
+        return Ok(bytes);
     }
     fall_back(arguments, |fallbacks| &fallbacks.encode_key)
+}
+
+pub fn dumps<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    if let (Some(_), None, Some(value), 1) =
+        (attached(arguments), arguments.names, arguments.get(0), arguments.positional())
+        && let Some(bytes) = written(value, |out, value| codec::write_value(out, value, 0))
+    {
+        return Ok(bytes);
+    }
+    fall_back(arguments, |fallbacks| &fallbacks.dumps)
+}
+
+/// What this writes, as bytes, if it is short.
+#[inline]
+fn written<'a, 'py>(
+    object: Borrowed<'a, 'py, PyAny>,
+    write: impl FnOnce(&mut Writer<'_>, Borrowed<'a, 'py, PyAny>) -> Option<()>,
+) -> Option<Bound<'py, PyAny>> {
+    let mut room = [0; SHORT];
+    let mut out = Writer::new(&mut room);
+    write(&mut out, object)?;
+    let length = out.length();
+    Some(PyBytes::new(object.py(), room.get(..length)?).into_any())
 }
 
 pub fn loads<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
@@ -606,8 +650,9 @@ pub fn loads<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Bound<'py, PyAny>>
 
 pub fn set<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     let py = arguments.myself.py();
-    let lives = (2..4).filter_map(|index| arguments.get(index)).all(|life| life.is_none());
-    if arguments.names.is_none() && (2..=4).contains(&arguments.positional()) && lives && store(arguments)? {
+    if let Some(lives) = lives(arguments, 2)
+        && store(arguments, lives)?
+    {
         return Ok(py.None().into_bound(py));
     }
     fall_back(arguments, |fallbacks| &fallbacks.set)
@@ -615,7 +660,7 @@ pub fn set<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
 
 pub fn set_item<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     let py = arguments.myself.py();
-    if arguments.names.is_none() && arguments.positional() == 2 && store(arguments)? {
+    if arguments.names.is_none() && arguments.positional() == 2 && store(arguments, Lives::NONE)? {
         return Ok(py.None().into_bound(py));
     }
     fall_back(arguments, |fallbacks| &fallbacks.set_item)
@@ -623,33 +668,142 @@ pub fn set_item<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Bound<'py, PyAn
 
 /// Stores the first two arguments; false: it has to be done in Python.
 #[inline]
-fn store(arguments: &Arguments<'_, '_>) -> PyResult<bool> {
-    let py = arguments.myself.py();
+fn store(arguments: &Arguments<'_, '_>, lives: Lives<'_, '_>) -> PyResult<bool> {
     let (Some(attached), Some(key), Some(value)) = (attached(arguments), arguments.get(0), arguments.get(1)) else {
         return Ok(false);
     };
     if !attached.sets {
         return Ok(false);
     }
-    let Some(binding) = attached.binding_for(&|out| codec::write_key(out, key)) else { return Ok(false) };
-    let Some(now) = binding.now(py)? else { return Ok(false) };
-    let Some(busy) = binding.begin(py) else { return Ok(false) };
-    let borrowed = busy.guest();
-    let Some(guest) = borrowed.as_ref() else { return Ok(false) };
-    let written = guest.fill(|room| {
-        let mut out = Writer::new(room);
-        codec::write_key(&mut out, key)?;
+    put(attached, arguments, |out| codec::write_key(out, key), |out| codec::write_value(out, value, 0), lives)
+}
+
+/// Stores what these write; false: it has to be done in Python.
+#[inline]
+fn put(
+    attached: &Attached,
+    arguments: &Arguments<'_, '_>,
+    write_key: impl Fn(&mut Writer<'_>) -> Option<()>,
+    write_value: impl FnOnce(&mut Writer<'_>) -> Option<()>,
+    lives: Lives<'_, '_>,
+) -> PyResult<bool> {
+    let write = |out: &mut Writer<'_>| {
+        write_key(out)?;
         let length = out.length();
-        codec::write_value(&mut out, value, 0)?;
+        write_value(out)?;
         Some((length, out.length() - length))
-    });
-    let Some((key, value)) = written else { return Ok(false) };
-    let Some(answer) = guest.set(key, value, now) else { return Ok(false) };
-    if answer.upper != NO_BYTES | YES || answer.trapped {
-        drop(borrowed);
-        finish(binding, arguments, answer)?;
-        // After a trap without an exception it is to be done once more.
-        return Ok(!answer.trapped);
+    };
+    let deadline = lives.nanoseconds != Lives::NONE.nanoseconds;
+    let told = ask(attached, arguments, &write_key, deadline, write, |guest, (key, value), now| {
+        guest.set(key, value, lives.nanoseconds, now)
+    })?;
+    Ok(!matches!(told, Told::Unusual))
+}
+
+pub fn set_encoded<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let py = arguments.myself.py();
+    if let (Some(attached), Some(key), Some(data), Some(lives)) =
+        (attached(arguments).filter(|attached| attached.sets), arguments.get(0), arguments.get(3), lives(arguments, 4))
+        && let (Ok(key), Ok(data)) = (key.cast_exact::<PyBytes>(), data.cast_exact::<PyBytes>())
+        && put(attached, arguments, |out| out.put(key.as_bytes()), |out| out.put(data.as_bytes()), lives)?
+    {
+        return Ok(py.None().into_bound(py));
     }
-    Ok(true)
+    fall_back(arguments, |fallbacks| &fallbacks.set_encoded)
+}
+
+pub fn contains<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let py = arguments.myself.py();
+    if let (Some(attached), None, Some(key), 1) =
+        (attached(arguments), arguments.names, arguments.get(0), arguments.positional())
+    {
+        let write_key = |out: &mut Writer<'_>| codec::write_key(out, key);
+        let write = |out: &mut Writer<'_>| write_key(out).map(|()| out.length());
+        match ask(attached, arguments, &write_key, false, write, Guest::contains)? {
+            Told::Unusual => {}
+            told => return Ok(PyBool::new(py, matches!(told, Told::Yes)).to_owned().into_any()),
+        }
+    }
+    fall_back(arguments, |fallbacks| &fallbacks.contains)
+}
+
+/// What an operation answered that answers no value.
+enum Told {
+    Yes,
+    No,
+    /// It has to be done in Python.
+    Unusual,
+}
+
+/// An operation with a key that answers yes or no. `write` fills the mailbox, from the key on; with a `deadline` the guest
+/// has to know the time.
+#[inline]
+fn ask<T>(
+    attached: &Attached,
+    arguments: &Arguments<'_, '_>,
+    write_key: &dyn Fn(&mut Writer<'_>) -> Option<()>,
+    deadline: bool,
+    write: impl FnOnce(&mut Writer<'_>) -> Option<T>,
+    call: impl FnOnce(&Guest, T, u64) -> Option<Answer>,
+) -> PyResult<Told> {
+    let py = arguments.myself.py();
+    let Some(binding) = attached.binding_for(write_key) else { return Ok(Told::Unusual) };
+    if deadline && !binding.inner.0.timed.get() {
+        // Python notes that there are deadlines from now on.
+        return Ok(Told::Unusual);
+    }
+    let Some(now) = binding.now(py)? else { return Ok(Told::Unusual) };
+    let Some(busy) = binding.begin(py) else { return Ok(Told::Unusual) };
+    let borrowed = busy.guest();
+    let Some(guest) = borrowed.as_ref() else { return Ok(Told::Unusual) };
+    let Some(written) = guest.fill(|room| write(&mut Writer::new(room))) else { return Ok(Told::Unusual) };
+    let Some(answer) = call(guest, written, now) else { return Ok(Told::Unusual) };
+    if !answer.trapped && answer.upper == NO_BYTES | YES {
+        return Ok(Told::Yes);
+    }
+    if !answer.trapped && answer.upper == NO_BYTES {
+        return Ok(Told::No);
+    }
+    drop(borrowed);
+    finish(binding, arguments, answer)?;
+    // After a trap without an exception it is to be done once more.
+    Ok(if answer.trapped { Told::Unusual } else { Told::Yes })
+}
+
+pub fn remove<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    if let (Some(attached), None, Some(key), 1 | 2) =
+        (attached(arguments), arguments.names, arguments.get(0), arguments.positional())
+    {
+        match find(attached, arguments, |out| codec::write_key(out, key), true, Guest::remove)? {
+            Found::Value(value) => return Ok(value),
+            Found::Nothing => return Ok(default(arguments)),
+            Found::Unusual => {}
+        }
+    }
+    fall_back(arguments, |fallbacks| &fallbacks.remove)
+}
+
+pub fn del_item<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    if let (Some(attached), None, Some(key), 1) =
+        (attached(arguments), arguments.names, arguments.get(0), arguments.positional())
+    {
+        match find(attached, arguments, |out| codec::write_key(out, key), false, Guest::remove)? {
+            Found::Value(_) => return Ok(key.py().None().into_bound(key.py())),
+            Found::Nothing => return Err(key_error(key)),
+            Found::Unusual => {}
+        }
+    }
+    fall_back(arguments, |fallbacks| &fallbacks.del_item)
+}
+
+/// The second argument, or else None.
+#[inline]
+fn default<'py>(arguments: &Arguments<'_, 'py>) -> Bound<'py, PyAny> {
+    let py = arguments.myself.py();
+    arguments.get(1).map_or_else(|| py.None().into_bound(py), |default| default.to_owned())
+}
+
+#[cold]
+fn key_error(key: Borrowed<'_, '_, PyAny>) -> PyErr {
+    pyo3::exceptions::PyKeyError::new_err((key.to_owned().unbind(),))
 }

@@ -8,6 +8,7 @@ mod codec;
 mod fork;
 mod gate;
 mod hot;
+mod lives;
 mod raw;
 mod sharded_batch;
 

@@ -32,6 +32,9 @@ type MemorySize = unsafe extern "C" fn(usize, usize) -> usize;
 const SLOTS: usize = 8;
 const TRAP: usize = 2 * SLOTS;
 
+/// How many numbers `_hot.py` hands over.
+pub const NUMBERS: usize = 17;
+
 /// The numbers that `_hot.py` hands over, in its order. All of them are addresses, but for the last four.
 #[derive(Clone, Copy)]
 pub struct Addresses {
@@ -40,6 +43,8 @@ pub struct Addresses {
     context: usize,
     get: usize,
     set: usize,
+    contains: usize,
+    remove: usize,
     get_many: usize,
     set_many: usize,
     remove_many: usize,
@@ -52,14 +57,16 @@ pub struct Addresses {
     room: usize,
 }
 
-impl From<[usize; 15]> for Addresses {
-    fn from(numbers: [usize; 15]) -> Self {
+impl From<[usize; NUMBERS]> for Addresses {
+    fn from(numbers: [usize; NUMBERS]) -> Self {
         let [
             call,
             memory_size,
             context,
             get,
             set,
+            contains,
+            remove,
             get_many,
             set_many,
             remove_many,
@@ -77,6 +84,8 @@ impl From<[usize; 15]> for Addresses {
             context,
             get,
             set,
+            contains,
+            remove,
             get_many,
             set_many,
             remove_many,
@@ -101,15 +110,15 @@ pub struct Guest {
 impl Guest {
     /// `None`: they cannot be addresses, or the mailbox is not inside of the memory. Nobody may be inside of the guest.
     pub fn new(at: Addresses, door: Arc<Door>) -> Option<Self> {
-        let functions = [at.get, at.set, at.get_many, at.set_many, at.remove_many];
+        let functions = [at.get, at.set, at.contains, at.remove, at.get_many, at.set_many, at.remove_many];
         let addresses = [at.call, at.memory_size, at.context, at.memory, at.base, at.slots];
         let guest = Guest { at, door, size: Cell::new(0) };
         let good = addresses.iter().chain(&functions).all(|&address| address != 0) && at.slots.is_multiple_of(8);
-        (good && guest.contains(at.mailbox, at.room)).then_some(guest)
+        (good && guest.has_bytes(at.mailbox, at.room)).then_some(guest)
     }
 
     /// Whether these bytes are the guest's; what it says about them is never believed.
-    fn contains(&self, start: usize, length: usize) -> bool {
+    fn has_bytes(&self, start: usize, length: usize) -> bool {
         let Some(end) = start.checked_add(length) else { return false };
         if end > self.size.get() {
             if !self.door.is_free() {
@@ -135,7 +144,7 @@ impl Guest {
     pub fn read<T>(&self, start: usize, length: usize, read: impl FnOnce(&[u8]) -> T) -> Option<T> {
         // SAFETY: they lie in the guest's memory, which neither moves nor shrinks. `read` does not let the guest run: it
         // copies, or makes a str or bytes object of them.
-        self.contains(start, length)
+        self.has_bytes(start, length)
             .then(|| read(unsafe { slice::from_raw_parts((self.at.base + start) as *const u8, length) }))
     }
 
@@ -143,9 +152,19 @@ impl Guest {
         self.call(self.at.get, [self.at.lane as u64, self.at.cache as u64, key as u64, now])
     }
 
-    pub fn set(&self, key: usize, value: usize, now: u64) -> Option<Answer> {
+    /// `lives`: the entry's own time to live and to idle, in nanoseconds.
+    pub fn set(&self, key: usize, value: usize, lives: [u64; 2], now: u64) -> Option<Answer> {
         let (lane, cache) = (self.at.lane as u64, self.at.cache as u64);
-        self.call(self.at.set, [lane, cache, key as u64, value as u64, 1, u64::MAX, u64::MAX, now])
+        let [ttl, tti] = lives;
+        self.call(self.at.set, [lane, cache, key as u64, value as u64, 1, ttl, tti, now])
+    }
+
+    pub fn contains(&self, key: usize, now: u64) -> Option<Answer> {
+        self.call(self.at.contains, [self.at.lane as u64, self.at.cache as u64, key as u64, now])
+    }
+
+    pub fn remove(&self, key: usize, now: u64) -> Option<Answer> {
+        self.call(self.at.remove, [self.at.lane as u64, self.at.cache as u64, key as u64, now])
     }
 
     pub fn get_many(&self, request: usize, now: u64) -> Option<Answer> {
@@ -300,8 +319,13 @@ method!(get, crate::hot::get);
 method!(set, crate::hot::set);
 method!(get_item, crate::hot::get_item);
 method!(set_item, crate::hot::set_item);
+method!(del_item, crate::hot::del_item);
+method!(contains, crate::hot::contains);
+method!(remove, crate::hot::remove);
 method!(get_encoded, crate::hot::get_encoded);
+method!(set_encoded, crate::hot::set_encoded);
 method!(encode_key, crate::hot::encode_key);
+method!(dumps, crate::hot::dumps);
 method!(loads, crate::hot::loads);
 method!(get_with, crate::hot::get_with);
 method!(get_many, crate::batch::get_many);

@@ -64,6 +64,9 @@ def _load() -> Any:
     return native
 
 
+# Of the guest, in the order in which the extension takes them.
+_FUNCTIONS = ("get", "set", "contains", "remove", "get_many", "set_many", "remove_many")
+
 MAILBOX = 72 << 10
 """The most room for a key and a value on the extension's lane: enough for values of 64 KiB."""
 _LEAST_MAILBOX = 16 << 10
@@ -131,7 +134,7 @@ def bind(binding: Any, guest: _Guest, lane: _Lane) -> None:
         call_unchecked_address(),
         memory_size_address(),
         sandbox.context(),
-        *(guest.functions[name] for name in ("get", "set", "get_many", "set_many", "remove_many")),
+        *(guest.functions[name] for name in _FUNCTIONS),
         sandbox.memory_address(),
         ctypes.addressof(sandbox.address_space),
         ctypes.addressof(lane.raw),

@@ -224,9 +224,11 @@ class Moka(hot.Hot, MutableMapping[K, V]):
             return self._decode(data)
         return self._flights.run(Request(self, key_bytes, key, ttl, tti), initializer, mark)
 
-    def _get_with_missed(self, key: K, initializer: Callable[[], V], mark: object) -> V:
+    def _get_with_missed(
+        self, key: K, initializer: Callable[[], V], mark: object, ttl: Seconds | None, tti: Seconds | None
+    ) -> V:
         """The rest of :meth:`get_with` after a look-up that missed; ``mark`` was read before it."""
-        return self._flights.run(Request(self, encode_key(key), key), initializer, mark)
+        return self._flights.run(Request(self, encode_key(key), key, ttl, tti), initializer, mark)
 
     @overload
     def remove(self, key: K, default: None = None) -> V | None: ...
