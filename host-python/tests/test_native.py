@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import moka_wasm._hot as hot
-from moka_wasm import ClosedError, EntryTooLargeError, Moka, SandboxError, UnsupportedKeyError
+from moka_wasm import ClosedError, EntryTooLargeError, GuestMemoryError, Moka, SandboxError, UnsupportedKeyError
 from moka_wasm._keys import encode_key
 from moka_wasm._values import resolve_serializer
 
@@ -493,8 +493,64 @@ def test_too_large_and_errors_of_the_guest() -> None:
     assert cache.get("k") == 1
 
 
+def test_an_error_leaves_the_mailbox_where_it_is() -> None:
+    """The mailbox that the extension writes into is not given back when the guest answers an error."""
+    cache: Any = Moka(None)
+    store = cache._channel._guest.sandbox.store
+    store.set_limits(memory_size=8 << 20)
+    with pytest.raises(GuestMemoryError):  # noqa: PT012
+        for number in range(8 << 20):
+            cache.set(number, "x" * 10_000)
+    store.set_limits(memory_size=64 << 20)
+    for number in range(100):
+        cache.set(number, str(number) * (hot.MAILBOX // 2 - 50))
+    for number in range(100):
+        assert cache.get(number) == str(number) * (hot.MAILBOX // 2 - 50)
+
+
+@pytest.mark.parametrize("operation", ["get", "getitem", "in", "not in", "set", "get_with", "remove"])
+@pytest.mark.parametrize("shards", [1, 2])
+def test_a_listener_is_told_by_the_next_operation(operation: str, shards: int) -> None:
+    """Whatever that is, its own answer is right, and what the listener does with the cache works."""
+    told: list[Any] = []
+    now = [0.0]
+
+    def listener(key: Any, value: Any, cause: str) -> None:
+        if cause == "expired":
+            cache.set("seen", [*cache.get("seen", []), key])
+            told.append((key, value))
+
+    cache: Any = Moka(100, eviction_listener=listener, clock=lambda: now[0], shards=shards)
+    do: Any = {
+        "get": lambda: cache.get("live") == 1,
+        "getitem": lambda: cache["live"] == 1,
+        "in": lambda: "live" in cache,
+        "not in": lambda: "absent" not in cache,
+        "set": lambda: cache.set("live", 2) is None and cache.get("live") == 2,
+        "get_with": lambda: cache.get_with("live", lambda: 3) == 1,
+        "remove": lambda: cache.remove("live") == 1,
+    }[operation]
+    cache.set("live", 1)
+    # In every shard one that expires.
+    for number in range(20):
+        cache.set(number, str(number), ttl=1)
+    now[0] = 10.0
+    for _ in range(100):
+        if len(told) == 20:
+            break
+        if operation == "remove":
+            cache.set("live", 1)
+        assert do()
+        # The other shard's are told by an operation of its own.
+        cache.get("other")
+        if shards == 2:
+            cache.get(len(told))
+    assert sorted(told) == sorted((number, str(number)) for number in range(20))
+    assert set(cache.get("seen")) >= set(range(20))
+
+
 def test_weigher_listener_and_serializer() -> None:
-    """Those go the long way, and so do the classes that the extension does not know."""
+    """Weighers and serializers go the long way; of what is told to a listener, the extension lets Python see to."""
     weights: list[Any] = []
     removed: list[Any] = []
     cache: Any = Moka(100, weigher=lambda key, value: weights.append(key) or 1)
@@ -502,9 +558,18 @@ def test_weigher_listener_and_serializer() -> None:
     cache["b"] = 2
     assert weights == ["a", "b"]
     cache = Moka(100, eviction_listener=lambda *removal: removed.append(removal))
+    assert cache._takes_short_ways
     cache.set("a", 1)
     cache.set("a", 2)
-    assert removed == [("a", 1, "replaced")]
+    assert removed.pop() == ("a", 1, "replaced")
+    assert cache.remove("a") == 2
+    assert removed.pop() == ("a", 2, "explicit")
+    cache["a"] = 3
+    del cache["a"]
+    assert removed.pop() == ("a", 3, "explicit")
+    cache.set_many({"a": 4, "b": 5})
+    assert cache.remove_many(["a", "b", "c"]) == 2
+    assert removed == [("a", 4, "explicit"), ("b", 5, "explicit")]
     for serializer in ("json", "bytes", "pickle"):
         cache = Moka(8, serializer=serializer)
         cache.set("a", b"x" if serializer == "bytes" else "x")

@@ -166,6 +166,10 @@ fn cross_from(
     Ok((count, cross(attached.shard(0), arguments, count, |out| out.put(body), call)?))
 }
 
+fn attached_for_batches<'a>(arguments: &Arguments<'a, '_>) -> Option<&'a Attached> {
+    attached(arguments).filter(|attached| attached.batches)
+}
+
 /// The items, which may be a list that others change, or any iterable.
 fn items<'py>(iterable: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyTuple>> {
     if let Ok(list) = iterable.cast_exact::<PyList>() {
@@ -230,7 +234,7 @@ pub fn stored(crossed: &Crossed, asked: usize) -> Option<usize> {
 
 pub fn get_many<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     let (Some(attached), None, Some(keys), 1) =
-        (attached(arguments), arguments.names, arguments.get(0), arguments.positional())
+        (attached_for_batches(arguments), arguments.names, arguments.get(0), arguments.positional())
     else {
         return fall_back(arguments, |fallbacks| &fallbacks.get_many);
     };
@@ -269,7 +273,7 @@ pub fn set_many<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Bound<'py, PyAn
     let py = arguments.myself.py();
     let lives = (1..3).filter_map(|index| arguments.get(index)).all(|life| life.is_none());
     let (Some(attached), None, Some(entries), 1..=3, true) =
-        (attached(arguments), arguments.names, arguments.get(0), arguments.positional(), lives)
+        (attached_for_batches(arguments), arguments.names, arguments.get(0), arguments.positional(), lives)
     else {
         return fall_back(arguments, |fallbacks| &fallbacks.set_many);
     };
@@ -304,7 +308,7 @@ pub fn set_many<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Bound<'py, PyAn
 
 pub fn remove_many<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     let (Some(attached), None, Some(keys), 1) =
-        (attached(arguments), arguments.names, arguments.get(0), arguments.positional())
+        (attached_for_batches(arguments), arguments.names, arguments.get(0), arguments.positional())
     else {
         return fall_back(arguments, |fallbacks| &fallbacks.remove_many);
     };

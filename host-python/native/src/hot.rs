@@ -192,7 +192,10 @@ pub struct Attached {
     binding: Py<Binding>,
     /// Those of all shards by their numbers, if there are several.
     shards: Box<[Py<Binding>]>,
+    /// Whether `set` is done here.
     pub sets: bool,
+    /// Whether batches are.
+    pub batches: bool,
     pub loads: Py<PyAny>,
     /// Its one item changes whenever a computation of single flight ends.
     pub mark: Py<PyList>,
@@ -256,12 +259,13 @@ impl Hot {
         Hot { attached: OnceLock::new() }
     }
 
-    /// Takes the short ways; `sets` says whether those of `set` too.
+    /// Takes the short ways; `sets` and `batches` say whether those of `set` and of batches too.
     fn _attach(
         &self,
         py: Python<'_>,
         bindings: Vec<Py<Binding>>,
         sets: bool,
+        batches: bool,
         loads: Py<PyAny>,
         mark: Py<PyList>,
     ) -> PyResult<()> {
@@ -269,7 +273,7 @@ impl Hot {
             return Err(pyo3::exceptions::PyValueError::new_err("a cache has at least one binding"));
         };
         let shards = if bindings.len() == 1 { Box::default() } else { bindings.into_boxed_slice() };
-        drop(self.attached.set(Attached { binding, shards, sets, loads, mark }));
+        drop(self.attached.set(Attached { binding, shards, sets, batches, loads, mark }));
         Ok(())
     }
 
@@ -766,8 +770,12 @@ fn ask<T>(
     }
     drop(borrowed);
     finish(binding, arguments, answer)?;
-    // After a trap without an exception it is to be done once more.
-    Ok(if answer.trapped { Told::Unusual } else { Told::Yes })
+    Ok(match answer.upper & !REMOVALS_WAIT {
+        // Without an exception: it is to be done once more.
+        _ if answer.trapped => Told::Unusual,
+        NO_BYTES => Told::No,
+        _ => Told::Yes,
+    })
 }
 
 pub fn remove<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {

@@ -182,6 +182,7 @@ class _Lane:
         "get_parameters",
         "get_words",
         "guest",
+        "kept",
         "mailbox",
         "number",
         "parameters",
@@ -206,6 +207,8 @@ class _Lane:
         self.get_args[2] = guest.cache
         self.address = 0
         self.room = 0
+        # The extension keeps the address of its lane's mailbox, however large that is: it must not be given back.
+        self.kept = max(room, _MAILBOX)
         self.mailbox: Any = (ctypes.c_char * 0)()
         # An operation that was interrupted on the lane of this number may have left a large mailbox behind.
         self.resize(0)
@@ -295,11 +298,11 @@ class _Lane:
         self.room = size
 
     def shrink(self) -> None:
-        """Gives a large mailbox back; what there is no memory for now, the next operation asks for again."""
-        if self.room > _MAILBOX:
+        """Gives an enlarged mailbox back; what there is no memory for now, the next operation asks for again."""
+        if self.room > self.kept:
             with contextlib.suppress(GuestMemoryError):
                 self.resize(0)
-                self.resize(_MAILBOX)
+                self.resize(self.kept)
 
     def write(self, data: bytes, lanes: list[_Lane]) -> int:
         """Puts bytes into the mailbox, answers how many. Where that cannot be, the lane goes to these lanes."""

@@ -153,12 +153,13 @@ def shard_hash() -> Callable[[bytes], int]:
     return function
 
 
-def attach(cache: Any, channels: Sequence[DirectChannel], serializer: object, *, sets: bool) -> None:
+def attach(cache: Any, channels: Sequence[DirectChannel], serializer: object, *, sets: bool, batches: bool) -> None:
     """Lets a new cache take the short ways, if they are there and it asks for nothing that they do not have.
 
     Args:
         channels: The cache's one channel, or its shards, in the order of their numbers.
         sets: Whether for ``set``, too.
+        batches: Whether for ``get_many``, ``set_many`` and ``remove_many``, too.
     """
     global _tested, _native
     bindings = [channel.binding for channel in channels]
@@ -175,7 +176,7 @@ def attach(cache: Any, channels: Sequence[DirectChannel], serializer: object, *,
                 stacklevel=4,
             )
     if _native is not None:
-        cache._attach(bindings, sets, serializer.loads, cache._flights.latest)
+        cache._attach(bindings, sets, batches, serializer.loads, cache._flights.latest)
 
 
 def cached_function(

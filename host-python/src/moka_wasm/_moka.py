@@ -151,8 +151,9 @@ class Moka(hot.Hot, MutableMapping[K, V]):
         parts = [RetryingChannel(channel) if retries else channel for channel in channels]
         self._use(parts[0] if shards == 1 else ShardedChannel(parts))
         self._short = pure_get.channel_of(self._channel, self._serializer, eviction_listener)
-        if eviction_listener is None:
-            hot.attach(self, channels, self._serializer, sets=weigher is None)
+        # Where there is something to tell a listener, the extension leaves an operation's end to Python, which knows nothing
+        # of its batches.
+        hot.attach(self, channels, self._serializer, sets=weigher is None, batches=eviction_listener is None)
 
     def _use(self, channel: Channel) -> None:
         self._channel = channel
@@ -354,7 +355,9 @@ class Moka(hot.Hot, MutableMapping[K, V]):
             raise KeyError(key)
 
     def __contains__(self, key: object) -> bool:
-        return self._channel.contains(encode_key(key))
+        found = self._channel.contains(encode_key(key))
+        self._notify()
+        return found
 
     def __len__(self) -> int:
         """How many entries there are, counted after :meth:`run_pending_tasks`."""
@@ -437,7 +440,9 @@ class Moka(hot.Hot, MutableMapping[K, V]):
     # What the extension uses.
 
     def _finish_hot(self, lane: Any, error: int) -> bytes | None:
-        return cast("DirectChannel | RetryingChannel | ShardedChannel", self._channel).finish_hot(lane, error)
+        data = cast("DirectChannel | RetryingChannel | ShardedChannel", self._channel).finish_hot(lane, error)
+        self._notify()
+        return data
 
     # What single flight and the decorators use.
 
