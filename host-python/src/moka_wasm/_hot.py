@@ -231,6 +231,13 @@ def _self_test(serializer: MessagePackSerializer) -> str | None:
             cache.set_many(entries)
             if cache.get_many(entries) != entries or cache.remove_many([*entries, "absent"]) != len(entries):
                 return "set_many or remove_many did otherwise"
+            cache.set("live", 1, ttl=60)
+            cache.set("live", 2, 60.0)
+            remaining = cache._channel.remaining(encode_key("live"))
+            if not 0 < (remaining or 0) <= 60_000_000_000 or "live" not in cache:
+                return f"it gave an entry {remaining} nanoseconds for 60 seconds"
+            if cache.remove("live") != 2 or "live" in cache:
+                return "remove did otherwise"
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return None

@@ -151,8 +151,8 @@ class Moka(hot.Hot, MutableMapping[K, V]):
         parts = [RetryingChannel(channel) if retries else channel for channel in channels]
         self._use(parts[0] if shards == 1 else ShardedChannel(parts))
         self._short = pure_get.channel_of(self._channel, self._serializer, eviction_listener)
-        # Where there is something to tell a listener, the extension leaves an operation's end to Python, which knows nothing
-        # of its batches.
+        # Where there is something to tell a listener, the extension leaves the end of an operation to Python, but cannot
+        # that of a batch.
         hot.attach(self, channels, self._serializer, sets=weigher is None, batches=eviction_listener is None)
 
     def _use(self, channel: Channel) -> None:
