@@ -242,14 +242,26 @@ def test_a_cache_that_is_closed_cleared_or_replaced() -> None:
 
 
 def test_python_does_what_the_extension_cannot() -> None:
-    """A listener, another serializer and coroutine functions."""
-    removals: list[Any] = []
+    """Another serializer and coroutine functions."""
 
     async def nothing() -> None: ...
 
-    assert not is_native(cached(eviction_listener=lambda *removal: removals.append(removal))(abs))
     assert not is_native(cached(serializer="pickle")(abs))
     assert inspect.iscoroutinefunction(cached(nothing))
+
+
+def test_a_listener() -> None:
+    """It is told by the next call, also by one that hits."""
+    removed: list[Any] = []
+    now = [0.0]
+    function = cached(ttl=10, clock=lambda: now[0], eviction_listener=lambda *removal: removed.append(removal))(abs)
+    assert is_native(function)
+    assert [function(-number) for number in (1, 2)] == [1, 2]
+    now[0] = 5.0
+    assert function(-3) == 3
+    now[0] = 12.0
+    assert function(-3) == 3
+    assert sorted(removal[1:] for removal in removed) == [(1, "expired"), (2, "expired")]
 
 
 def test_it_is_collected() -> None:

@@ -196,6 +196,8 @@ pub struct Attached {
     pub sets: bool,
     /// Whether batches are.
     pub batches: bool,
+    /// Whether everything is left to Python, for now.
+    left: GilBound<Cell<bool>>,
     pub loads: Py<PyAny>,
     /// Its one item changes whenever a computation of single flight ends.
     pub mark: Py<PyList>,
@@ -273,8 +275,17 @@ impl Hot {
             return Err(pyo3::exceptions::PyValueError::new_err("a cache has at least one binding"));
         };
         let shards = if bindings.len() == 1 { Box::default() } else { bindings.into_boxed_slice() };
-        drop(self.attached.set(Attached { binding, shards, sets, batches, loads, mark }));
+        let left = GilBound(Cell::new(false));
+        drop(self.attached.set(Attached { binding, shards, sets, batches, left, loads, mark }));
         Ok(())
+    }
+
+    /// Takes the long ways for now, or the short ones again: a listener that was interrupted is to be told the rest by
+    /// the next operation, whatever the guest answers that.
+    fn _leave_to_python(&self, left: bool) {
+        if let Some(attached) = self.attached.get() {
+            attached.left.0.set(left);
+        }
     }
 
     #[getter]
@@ -379,7 +390,7 @@ pub fn install(class: &Bound<'_, PyType>) -> PyResult<()> {
 
 #[inline]
 pub fn attached<'a>(arguments: &Arguments<'a, '_>) -> Option<&'a Attached> {
-    hot(arguments.myself).attached.get()
+    hot(arguments.myself).attached.get().filter(|attached| !attached.left.0.get())
 }
 
 #[allow(unsafe_code, reason = "a type check for each call would be a second one")]

@@ -81,6 +81,9 @@ if TYPE_CHECKING or _native is None:
 
         __slots__ = ()
 
+        def _leave_to_python(self, left: bool) -> None:
+            """Whether the extension is to leave everything to Python from now on."""
+
 else:
     Hot = _native.Hot
 

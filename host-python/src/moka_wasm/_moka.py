@@ -478,7 +478,12 @@ class Moka(hot.Hot, MutableMapping[K, V]):
 
     def _notify(self) -> None:
         if self._listener is not None and self._channel.removals_wait:
-            self._listener.notify(self._channel)
+            # Where an interrupt leaves something untold, the next operation is to come here whatever its own answer is.
+            self._leave_to_python(True)
+            try:
+                self._listener.notify(self._channel)
+            finally:
+                self._leave_to_python(self._channel.removals_wait)
 
 
 if not hot.install(Moka):
