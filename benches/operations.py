@@ -85,15 +85,18 @@ def set_existing(module: Any) -> Side:
     return Side(setting(filled(module).set, VALUE), again_and_again(live_keys()))
 
 
+def new_keys() -> Callable[[int], Inputs]:
+    """Inputs that never were there before."""
+    numbers = count()
+    return lambda number: [f"new:{next(numbers):012d}" for _ in range(number)]
+
+
 def set_new(module: Any) -> Side:
     cache = filled(module)
-    numbers = count()
-
-    def keys(number: int) -> list[str]:
-        return [f"new:{next(numbers):012d}" for _ in range(number)]
-
-    setting(cache.set, VALUE)(keys(2 * CAPACITY))
-    return Side(setting(cache.set, VALUE), keys)
+    keys = new_keys()
+    store = setting(cache.set, VALUE)
+    store(keys(2 * CAPACITY))
+    return Side(store, keys)
 
 
 def set_with_ttl(module: Any) -> Side:
@@ -120,7 +123,6 @@ def set_and_remove(module: Any) -> Side:
 
 def get_with_computed(module: Any) -> Side:
     get_with = filled(module).get_with
-    numbers = count()
 
     def run(keys: Inputs) -> None:
         for key in keys:
@@ -129,7 +131,7 @@ def get_with_computed(module: Any) -> Side:
     def compute() -> str:
         return VALUE
 
-    return Side(run, lambda number: [f"new:{next(numbers):012d}" for _ in range(number)])
+    return Side(run, new_keys())
 
 
 def get_with_hit(module: Any) -> Side:

@@ -565,7 +565,7 @@ def test_an_interrupted_listener_is_told_the_rest(monkeypatch: pytest.MonkeyPatc
 
 
 def test_weigher_listener_and_serializer() -> None:
-    """Weighers and serializers go the long way; of what is told to a listener, the extension lets Python see to."""
+    """Weighers and serializers go the long way; what a listener is to be told, Python tells it."""
     weights: list[Any] = []
     removed: list[Any] = []
     cache: Any = Moka(100, weigher=lambda key, value: weights.append(key) or 1)
