@@ -3,19 +3,15 @@
 use std::sync::Arc;
 use std::vec;
 
-use moka::policy::EvictionPolicy;
-
 use crate::clock::{self, HORIZON, NEVER};
-use crate::config::{Config, OpenError, Policy};
+use crate::config::{Config, OpenError};
 use crate::entry::{Change, EntryOptions, Key, Sought, Term, Value};
-use crate::expiry::Deadlines;
 use crate::hash::KeyedHash;
 use crate::lease::{LeaseId, Leases};
+use crate::map::{Map, MokaCache, reclaim};
 use crate::memory::{self, Budget, Headroom, SetError};
 use crate::removals::{Cause, Mode, Removal, Shared, Touch};
 use crate::stats::Stats;
-
-type Map = moka::sync::Cache<Key, Value, KeyedHash>;
 
 /// What [`Cache::get_or_insert`] found.
 #[derive(Clone, Debug)]
@@ -97,8 +93,8 @@ impl Cache {
         if !memory::can_open() {
             return Err(OpenError::OutOfMemory);
         }
-        let map = build(&config, hash, watched, budget, &shared);
-        make_tables(&map);
+        let map = Map::new(&config, hash, watched, budget, &shared);
+        map.make_tables();
         Ok(Self {
             map,
             config,
@@ -610,8 +606,8 @@ impl Cache {
         });
     }
 
-    /// Puts one whose tables are as small as can be in the place of an empty moka cache, if there is memory for it: it is made
-    /// while the old one is still there.
+    /// Puts one whose tables are as small as can be in the place of an empty moka cache, if there is memory for it, whatever
+    /// of the old one is not freed at once.
     fn shrink(&mut self) {
         reclaim();
         if memory::holds_empty_cache() {
@@ -622,58 +618,20 @@ impl Cache {
     }
 
     fn start_anew(&mut self) {
-        self.map = build(&self.config, self.hash, self.watched, self.budget, &self.shared);
+        self.map.replace(&self.config, self.hash, self.watched, self.budget, &self.shared);
         self.origin = clock::now();
         self.unweighed = 0;
         reclaim();
         // Without memory for it, when they are needed.
         if memory::holds_tables() {
-            make_tables(&self.map);
+            self.map.make_tables();
         }
     }
 }
 
-/// moka makes each of its tables when a key first touches it, in a read too, which cannot be refused: when other caches may
-/// have taken the memory for it. A walk touches all of them.
-fn make_tables(map: &Map) {
-    let first = map.iter().next();
-    debug_assert!(first.is_none(), "it was to be empty");
-}
-
 /// What moka's tables may soon take in one piece. A memory limit keeps as much for them as they take.
-fn tables_ahead(map: &Map, capacity: Option<u64>, limited: bool) -> usize {
+fn tables_ahead(map: &MokaCache, capacity: Option<u64>, limited: bool) -> usize {
     if limited { 0 } else { memory::tables_ahead(map.entry_count(), map.weighted_size(), capacity) }
-}
-
-fn build(config: &Config, hash: KeyedHash, watched: bool, budget: Option<Budget>, shared: &Arc<Shared>) -> Map {
-    let mut builder = moka::sync::Cache::builder().name(&config.name).eviction_policy(match config.policy {
-        Policy::TinyLfu => EvictionPolicy::tiny_lfu(),
-        Policy::Lru => EvictionPolicy::lru(),
-    });
-    if watched {
-        builder = builder.expire_after(Deadlines(Arc::clone(shared)));
-        let listener = Arc::clone(shared);
-        builder = builder.eviction_listener(move |key, value, cause| listener.removed_by_moka(key, value, cause));
-    }
-    if let Some(capacity) = budget.map_or(config.capacity, |budget| Some(budget.max_weight().into())) {
-        builder = builder.max_capacity(capacity);
-    }
-    builder = match budget {
-        Some(budget) => builder.weigher(move |key: &Key, value: &Value| {
-            let weigh = || budget.weigh(memory::charge(key.len(), value.len()), value.weight());
-            value.reserved().unwrap_or_else(weigh)
-        }),
-        None => builder.weigher(|_, value: &Value| value.weight()),
-    };
-    builder.build_with_hasher(hash)
-}
-
-/// Has what was removed freed: moka's table leaves that to crossbeam's epochs, which move on when they are looked at.
-fn reclaim() {
-    for _ in 0..4 {
-        crossbeam_epoch::pin().flush();
-    }
-    memory::tidy();
 }
 
 /// A walk over the keys that were live when it began.

@@ -19,6 +19,7 @@ mod entry;
 mod expiry;
 mod hash;
 mod lease;
+mod map;
 mod memory;
 mod removals;
 mod stats;

@@ -23,6 +23,8 @@ mod allocator {
 
     pub(super) fn tidy() {}
 
+    pub(super) fn trim() {}
+
     pub(super) fn uncounted<T>(work: impl FnOnce() -> T) -> T {
         work()
     }
@@ -240,6 +242,11 @@ pub(crate) fn tables_ahead(entries: u64, weight: u64, capacity: Option<u64>) -> 
 /// Has memory that was given back be there for whatever asks for some next.
 pub(crate) fn tidy() {
     allocator::tidy();
+}
+
+/// Has memory that was given back be there in pieces as large as can be.
+pub(crate) fn trim() {
+    allocator::trim();
 }
 
 /// Whether there is memory left to evict with.

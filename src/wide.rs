@@ -9,6 +9,9 @@ pub(crate) fn product(left: u128, right: u128) -> u128 {
     let (left_low, right_low) = (left as u64, right as u64);
     let (left_high, right_high) = ((left >> 64) as u64, (right >> 64) as u64);
     let low = left_low.wrapping_mul(right_low);
+    if left_high | right_high | (left_low | right_low) >> 32 == 0 {
+        return low.into();
+    }
     let mut high = left_low.wrapping_mul(right_high).wrapping_add(left_high.wrapping_mul(right_low));
     if (left_low | right_low) >> 32 != 0 {
         high = high.wrapping_add(upper_half(left_low, right_low));

@@ -3,8 +3,8 @@
 //!
 //! A page that holds nothing any more can serve any size: some wait for that, in proportion to those in use, as libc's
 //! allocator finds no room for an aligned page in the gap that a single one leaves; the others go back to it, and when it
-//! has no memory left, all of them do. Slots that were given back lately keep their pages from that, until
-//! [`tidy`](Slots::tidy) is called or memory is short.
+//! has no memory left, all of them do, as when [`trim`](Slots::trim) is called. Slots that were given back lately keep their
+//! pages from that, until [`tidy`](Slots::tidy) is called or memory is short.
 
 #![expect(unsafe_code, reason = "an allocator hands out raw memory")]
 
@@ -108,6 +108,13 @@ impl State {
         // SAFETY: as above.
         magazines.empty(|slot| unsafe { pages.give_back(slot, base) })
     }
+
+    /// Gives all pages that hold nothing back to the base; whether there were any.
+    #[cold]
+    fn trim(&mut self, base: &impl GlobalAlloc) -> bool {
+        self.tidy(base);
+        self.pages.trim(base)
+    }
 }
 
 impl<A: GlobalAlloc> Slots<A> {
@@ -125,6 +132,11 @@ impl<A: GlobalAlloc> Slots<A> {
     /// Gives the slots that were given back lately back to their pages, so that those can go back to the base.
     pub(crate) fn tidy(&self) {
         self.state().tidy(&self.base);
+    }
+
+    /// Gives all pages that hold nothing back to the base.
+    pub(crate) fn trim(&self) {
+        self.state().trim(&self.base);
     }
 
     /// Does not count what `work` takes from the base.
@@ -156,11 +168,7 @@ impl<A: GlobalAlloc> Slots<A> {
         if !memory.is_null() {
             return memory;
         }
-        let mut freed = state.tidy(&self.base);
-        while state.pages.free_one(&self.base) {
-            freed = true;
-        }
-        if freed { ask() } else { memory }
+        if state.trim(&self.base) { ask() } else { memory }
     }
 }
 
@@ -263,6 +271,11 @@ mod global {
         ALLOCATOR.0.tidy();
     }
 
+    /// Has all pages that hold nothing go back to libc's allocator.
+    pub(crate) fn trim() {
+        ALLOCATOR.0.trim();
+    }
+
     /// Does not count what `work` takes, as it gives all of it back.
     pub(crate) fn uncounted<T>(work: impl FnOnce() -> T) -> T {
         ALLOCATOR.0.uncounted(work)
@@ -270,7 +283,7 @@ mod global {
 }
 
 #[cfg(all(target_family = "wasm", feature = "guest"))]
-pub(crate) use global::{taken, tidy, uncounted};
+pub(crate) use global::{taken, tidy, trim, uncounted};
 
 #[cfg(test)]
 mod tests {
@@ -409,6 +422,8 @@ mod tests {
             slots.tidy();
             let left = slots.base.handed_out.get() / ASKED;
             assert!(left <= CLASSES + WAITING + CLASSES / 8, "{left} pages are left of nothing");
+            slots.trim();
+            assert_eq!(slots.base.handed_out.get(), 0);
         }
     }
 

@@ -41,7 +41,7 @@ impl Page {
 
 /// All pages, by the class of their slots.
 pub(super) struct Pages {
-    /// By class, a list of the pages that have a free slot.
+    /// By class, a list of the pages that have a free slot: one that holds nothing, or any number that do.
     open: [*mut Page; CLASSES],
     /// A list, by `next` alone, of pages that hold nothing.
     waiting: *mut Page,
@@ -118,8 +118,13 @@ impl Pages {
             (*page).used -= 1;
             if was_full {
                 self.link(page);
+                let next = (*page).next;
+                if !next.is_null() && (*next).used == 0 {
+                    self.unlink(next);
+                    self.let_go(next, base);
+                }
             } else if (*page).used == 0 && !((*page).next.is_null() && (*page).previous.is_null()) {
-                // Not the last one of its class, which would soon be asked for again.
+                // Not the only one in its list, which would soon be asked for again.
                 self.unlink(page);
                 self.let_go(page, base);
             }
@@ -185,6 +190,23 @@ impl Pages {
         }
         self.waiting_count -= 1;
         true
+    }
+
+    /// Gives all pages that hold nothing back to the base, the only ones of their class too; whether there were any.
+    #[cold]
+    pub(super) fn trim(&mut self, base: &impl GlobalAlloc) -> bool {
+        for page in self.open {
+            // SAFETY: pages in the list are alive. One that holds nothing is the only one in its list.
+            unsafe {
+                if !page.is_null() && (*page).used == 0 {
+                    self.unlink(page);
+                    self.let_go(page, base);
+                }
+            }
+        }
+        let any = !self.waiting.is_null();
+        while self.free_one(base) {}
+        any
     }
 
     /// Takes a page out of its list.

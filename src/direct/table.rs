@@ -203,7 +203,7 @@ fn lane_of(lanes: &mut Vec<Lane>, lane: u32) -> &mut Lane {
 #[inline(never)]
 fn make_lane(lanes: &mut Vec<Lane>, index: usize) -> usize {
     let index = index.min(LANES - 1);
-    lanes.resize_with(lanes.len().max(index + 1), Lane::new);
+    lanes.resize_with(index + 1, Lane::new);
     index
 }
 

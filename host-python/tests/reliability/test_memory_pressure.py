@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import random
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -255,7 +256,24 @@ def test_a_key_as_large_as_an_entry_may_be() -> None:
         key = b"%d" % number + b"k" * 280_000
         model.set(key, b"v")
         model.get(key)
-    assert model.counts["stored"] > 150
+    assert model.counts["stored"] == 200
+
+
+@pytest.mark.parametrize("limit", [MIB, 2 * MIB, 8 * MIB])
+@pytest.mark.parametrize("long", ["key", "value"])
+def test_an_entry_as_large_as_the_error_allows_is_stored(limit: int, long: str) -> None:
+    """Whatever smaller entries were there before it, whose memory lies in pieces."""
+    for number in range(5):
+        channel = full(limit)
+        with pytest.raises(EntryTooLargeError) as error:
+            channel.set(b"k", bytes(limit))
+        taken, largest = map(int, re.findall(r"\d+", str(error.value)))
+        for eighths in range(1, 9):
+            lengths = {"key": 6, "value": 1}
+            lengths[long] = 0
+            lengths[long] = largest * eighths // 8 - (taken - limit - 1) - sum(lengths.values())
+            key = b"%d %d" % (number, eighths)
+            channel.set(key.ljust(lengths["key"], b"k"), bytes(lengths["value"]))
 
 
 OPERATIONS: dict[str, Callable[[DirectChannel], object]] = {
