@@ -564,6 +564,102 @@ def test_an_interrupted_listener_is_told_the_rest(monkeypatch: pytest.MonkeyPatc
     assert cache.get(0) is None
 
 
+@pytest.mark.parametrize("length", [1, 300, 20_000])
+@pytest.mark.parametrize("shards", [1, 2])
+def test_a_listener_is_told_of_all_that_one_operation_removes(length: int, shards: int) -> None:
+    """Of more removals than are told at once, and of more bytes."""
+    told: list[Any] = []
+    now = [0.0]
+    cache: Any = Moka(
+        None, ttl=5, eviction_listener=lambda *removal: told.append(removal), clock=lambda: now[0], shards=shards
+    )
+    for number in range(400):
+        cache.set(number, str(number) * length)
+    now[0] = 10.0
+    keys = iter(range(1000))
+    while len(told) < 400:
+        assert cache.get(next(keys)) is None
+    assert sorted(told) == [(number, str(number) * length, "expired") for number in range(400)]
+    cache.set("a", 1)
+    assert cache.remove("a") == 1
+    assert told[400:] == [("a", 1, "explicit")]
+
+
+def test_a_listener_may_use_the_cache_by_the_short_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it removes itself is told after it has returned."""
+    told: list[Any] = []
+
+    def listener(key: int, value: int, cause: str) -> None:
+        assert cache.get(key) == (value + 1 if cause == "replaced" else None)
+        told.append((key, value))
+        cache.remove(key + 1)
+        assert len(told) == value
+
+    cache: Any = Moka(None, eviction_listener=listener)
+    for number in range(1, 11):
+        cache.set(number, number)
+    monkeypatch.delattr(type(cache._channel), "get")
+    monkeypatch.delattr(type(cache._channel), "remove")
+    cache.set(1, 2)
+    assert told == [(number, number) for number in range(1, 11)]
+
+
+def test_removals_that_the_sandbox_has_no_memory_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The operation that removed them does what it should, and they are told as soon as there is memory."""
+    told: list[Any] = []
+    functions = tuple("get" if name == "drain" else name for name in hot._FUNCTIONS)
+    with monkeypatch.context() as patch:
+        # What answers no bytes is left to Python.
+        patch.setattr(hot, "_FUNCTIONS", functions)
+        cache: Any = Moka(None, eviction_listener=lambda *removal: told.append(removal))
+
+    def no_memory(*_: Any) -> None:
+        cache._channel.removals_wait = False
+        raise GuestMemoryError("none")
+
+    cache.set("a", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(cache._channel, "finish_hot", no_memory)
+        cache.set("a", 2)
+    assert told == []
+    assert cache.remove("a") == 2
+    assert told == [("a", 1, "replaced"), ("a", 2, "explicit")]
+
+
+@pytest.mark.parametrize("operation", ["set", "remove", "get"])
+def test_an_interrupt_before_the_listener_is_told(operation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the extension has drained by then is told by the next operation."""
+    told: list[Any] = []
+    now = [0.0]
+    cache: Any = Moka(None, eviction_listener=lambda *removal: told.append(removal), clock=lambda: now[0])
+    cache.set("a", 1, ttl=5)
+    now[0] = 10.0 if operation == "get" else 1.0
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache._listener, "notify", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            getattr(cache, operation)(*["a", 2][: 2 if operation == "set" else 1])
+    assert told == []
+    assert "absent" not in cache
+    assert told == [("a", 1, {"set": "replaced", "remove": "explicit", "get": "expired"}[operation])]
+
+
+def test_removals_that_do_not_keep_to_their_format(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guest that says it removed more than it tells."""
+    functions = tuple("stats" if name == "drain" else name for name in hot._FUNCTIONS)
+    monkeypatch.setattr(hot, "_FUNCTIONS", functions)
+    cache: Any = Moka(None, eviction_listener=lambda *_: None)
+    for number in range(1000):
+        assert cache.get(number) is None
+    cache.set("a", 1)
+    with pytest.raises(ValueError, match="does not keep to its format"):
+        cache.set("a", 2)
+    assert cache._channel.get(encode_key("a")) == SERIALIZER.dumps(2)
+
+
 def test_weigher_listener_and_serializer() -> None:
     """Weighers and serializers go the long way; what a listener is to be told, Python tells it."""
     weights: list[Any] = []

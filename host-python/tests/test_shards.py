@@ -405,10 +405,6 @@ def test_draining_by_parts(shards: int) -> None:
         drained += [removal.key for removal in removals]
     assert sorted(drained) == sorted(b"%d" % key for key in range(300))
     assert channel.drain(7) == ([], 0)
-    channel.removals_wait = True
-    assert channel.removals_wait
-    channel.removals_wait = False
-    assert not channel.removals_wait
 
 
 # Walks.

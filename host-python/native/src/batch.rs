@@ -167,7 +167,7 @@ fn cross_from(
 }
 
 fn attached_for_batches<'a>(arguments: &Arguments<'a, '_>) -> Option<&'a Attached> {
-    attached(arguments).filter(|attached| attached.batches)
+    attached(arguments).filter(|attached| !attached.has_listener())
 }
 
 /// The items, which may be a list that others change, or any iterable.

@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::OnceLock;
 use std::time::Instant;
 
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyList, PyTuple, PyType};
@@ -19,6 +19,8 @@ use crate::raw::{self, Answer, Arguments, GilBound, Guest};
 pub const NO_BYTES: u32 = 1 << 31;
 pub const REMOVALS_WAIT: u32 = 1 << 30;
 pub const YES: u32 = 1;
+/// How many removals are told at once; as in `_listener.py`.
+const REMOVALS: u32 = 256;
 /// In the place of a time: it stands still.
 const NOT_READ: u64 = u64::MAX;
 /// Bytes of what is written elsewhere than into a mailbox: a key to be hashed, a key or a value for Python. What is longer
@@ -72,7 +74,7 @@ impl Binding {
         let door = gate.get().door();
         door.wait(py)?;
         let Some(guest) = Guest::new(addresses.into(), door) else {
-            return Err(pyo3::exceptions::PyValueError::new_err("these are no addresses of a guest"));
+            return Err(PyValueError::new_err("these are no addresses of a guest"));
         };
         self.unbind(py);
         let inner = &self.inner.0;
@@ -170,6 +172,14 @@ impl Binding {
         }
     }
 
+    /// The lane that this was answered on, which takes no other operation if that was a trap.
+    fn lane_after<'py>(&self, py: Python<'py>, answer: Answer) -> Option<Bound<'py, PyAny>> {
+        if answer.trapped {
+            self.inner.0.bound.set(false);
+        }
+        self.inner.0.lane.borrow().as_ref().map(|lane| lane.bind(py).clone())
+    }
+
     /// Nobody else has the lane until the answer is dropped.
     #[inline]
     pub fn begin<'py>(&self, py: Python<'py>) -> Option<Busy<'_, 'py>> {
@@ -194,13 +204,13 @@ pub struct Attached {
     shards: Box<[Py<Binding>]>,
     /// Whether `set` is done here.
     pub sets: bool,
-    /// Whether batches are.
-    pub batches: bool,
     /// Whether everything is left to Python, for now.
     left: GilBound<Cell<bool>>,
     pub loads: Py<PyAny>,
     /// Its one item changes whenever a computation of single flight ends.
     pub mark: Py<PyList>,
+    /// The queue of what the listener is to be told, if there is one.
+    untold: Option<Py<PyAny>>,
 }
 
 impl Attached {
@@ -219,6 +229,11 @@ impl Attached {
         write_key(&mut out)?;
         let length = out.length();
         Some(self.shard(self.shard_of(room.get(..length)?)))
+    }
+
+    /// Whether somebody is to be told of what is removed.
+    pub fn has_listener(&self) -> bool {
+        self.untold.is_some()
     }
 
     /// How many shards there are.
@@ -261,22 +276,22 @@ impl Hot {
         Hot { attached: OnceLock::new() }
     }
 
-    /// Takes the short ways; `sets` and `batches` say whether those of `set` and of batches too.
+    /// Takes the short ways, `set` among them if `sets`; those of batches if there is no listener, whose queue `untold` is.
     fn _attach(
         &self,
         py: Python<'_>,
         bindings: Vec<Py<Binding>>,
         sets: bool,
-        batches: bool,
         loads: Py<PyAny>,
         mark: Py<PyList>,
+        untold: Option<Py<PyAny>>,
     ) -> PyResult<()> {
         let Some(binding) = bindings.first().map(|first| first.clone_ref(py)) else {
-            return Err(pyo3::exceptions::PyValueError::new_err("a cache has at least one binding"));
+            return Err(PyValueError::new_err("a cache has at least one binding"));
         };
         let shards = if bindings.len() == 1 { Box::default() } else { bindings.into_boxed_slice() };
         let left = GilBound(Cell::new(false));
-        drop(self.attached.set(Attached { binding, shards, sets, batches, left, loads, mark }));
+        drop(self.attached.set(Attached { binding, shards, sets, left, loads, mark, untold }));
         Ok(())
     }
 
@@ -286,6 +301,11 @@ impl Hot {
         if let Some(attached) = self.attached.get() {
             attached.left.0.set(left);
         }
+    }
+
+    #[getter]
+    fn _left_to_python(&self) -> bool {
+        self.attached.get().is_some_and(|attached| attached.left.0.get())
     }
 
     #[getter]
@@ -299,6 +319,7 @@ impl Hot {
             attached.shards.iter().try_for_each(|shard| visit.call(shard))?;
             visit.call(&attached.loads)?;
             visit.call(&attached.mark)?;
+            visit.call(&attached.untold)?;
         }
         Ok(())
     }
@@ -324,6 +345,7 @@ pub struct Fallbacks {
     dumps: Py<PyAny>,
     loads: Py<PyAny>,
     finish: Py<PyAny>,
+    tell: Py<PyAny>,
 }
 
 static FALLBACKS: PyOnceLock<Fallbacks> = PyOnceLock::new();
@@ -355,6 +377,7 @@ pub fn install(class: &Bound<'_, PyType>) -> PyResult<()> {
         dumps: method("_dumps")?,
         loads: method("_loads")?,
         finish: method("_finish_hot")?,
+        tell: method("_tell")?,
     };
     if FALLBACKS.set(py, fallbacks).is_err() {
         return Err(PyTypeError::new_err("another class was given already"));
@@ -446,13 +469,78 @@ pub fn fall_back_with<'py>(
 #[cold]
 pub fn finish<'py>(binding: &Binding, arguments: &Arguments<'_, 'py>, answer: Answer) -> PyResult<Bound<'py, PyAny>> {
     let py = arguments.myself.py();
-    let inner = &binding.inner.0;
-    if answer.trapped {
-        inner.bound.set(false);
-    }
-    let lane = inner.lane.borrow().as_ref().map(|lane| lane.bind(py).clone());
+    let lane = binding.lane_after(py, answer);
     let fallbacks = FALLBACKS.get(py).ok_or_else(|| PyTypeError::new_err("install was not called"))?;
     fallbacks.finish.bind(py).call1((arguments.myself, lane, answer.error))
+}
+
+/// Ends an operation that removed something, and whose own answer was read already: has the listener told.
+#[cold]
+fn tell<'a>(
+    (binding, attached): (&'a Binding, &Attached),
+    arguments: &Arguments<'_, '_>,
+    answer: Answer,
+    borrowed: Ref<'a, Option<Guest>>,
+    busy: Busy<'a, '_>,
+) -> PyResult<()> {
+    let py = arguments.myself.py();
+    let drained = match (&attached.untold, borrowed.as_ref()) {
+        (Some(untold), Some(guest)) => guest.drain(REMOVALS).map(|drained| (untold, guest, drained)),
+        _ => None,
+    };
+    let Some((untold, guest, drained)) = drained else {
+        drop(borrowed);
+        return finish(binding, arguments, answer).map(drop);
+    };
+    let length = drained.upper & !REMOVALS_WAIT;
+    let copy = (!drained.trapped && length < REMOVALS_WAIT)
+        .then(|| guest.read(drained.lower as usize, length as usize, <[u8]>::to_vec))
+        .flatten();
+    drop(borrowed);
+    let lane = (copy.is_none() || length != drained.upper).then(|| binding.lane_after(py, drained)).flatten();
+    // Where Python need not look at the lane, it is free for what the listener does.
+    let busy = lane.is_some().then_some(busy);
+    if let Some(copy) = copy {
+        let Some(removals) = removals(&copy) else {
+            return Err(PyValueError::new_err("what the sandbox says was removed does not keep to its format"));
+        };
+        // An interrupt that comes before they are told leaves them to the next operation.
+        if !removals.is_empty() {
+            attached.left.0.set(true);
+        }
+        for (cause, key, value) in removals {
+            untold.bind(py).call_method1("append", ((cause, PyBytes::new(py, key), PyBytes::new(py, value)),))?;
+        }
+    }
+    let fallbacks = FALLBACKS.get(py).ok_or_else(|| PyTypeError::new_err("install was not called"))?;
+    fallbacks.tell.bind(py).call1((arguments.myself, lane, drained.error))?;
+    drop(busy);
+    Ok(())
+}
+
+/// Cause, key and value.
+type Removal<'a> = (u32, &'a [u8], &'a [u8]);
+
+/// What `moka_drain` answered; `None`: it does not keep to its format.
+fn removals(answer: &[u8]) -> Option<Vec<Removal<'_>>> {
+    let (_lost, rest) = answer.split_first_chunk::<8>()?;
+    let (count, mut rest) = number(rest)?;
+    let mut removals = Vec::new();
+    for _ in 0..count {
+        let (cause, key_length, value_length, key, value);
+        (cause, rest) = number(rest)?;
+        (key_length, rest) = number(rest)?;
+        (value_length, rest) = number(rest)?;
+        (key, rest) = rest.split_at_checked(key_length as usize)?;
+        (value, rest) = rest.split_at_checked(value_length as usize)?;
+        removals.push((cause, key, value));
+    }
+    Some(removals)
+}
+
+fn number(bytes: &[u8]) -> Option<(u32, &[u8])> {
+    let (number, rest) = bytes.split_first_chunk()?;
+    Some((u32::from_le_bytes(*number), rest))
 }
 
 /// What was found.
@@ -465,6 +553,7 @@ pub enum Found<'py> {
 
 /// What was made of an answer while it was read.
 enum Read<'py> {
+    Nothing,
     Object(Bound<'py, PyAny>),
     /// It is still to be decoded.
     Copy(Vec<u8>),
@@ -474,6 +563,35 @@ enum Read<'py> {
 static SCRATCH: GilBound<Cell<Vec<u8>>> = GilBound(Cell::new(Vec::new()));
 /// More bytes are given back.
 const KEPT_SCRATCH: usize = 1 << 16;
+
+#[inline]
+fn read<'py>(py: Python<'py>, bytes: &[u8], decode: bool) -> Read<'py> {
+    if !decode {
+        return Read::Object(PyBytes::new(py, bytes).into_any());
+    }
+    if codec::is_leaf(bytes)
+        && let Some(value) = codec::read_value(py, bytes)
+    {
+        return Read::Object(value);
+    }
+    // Copied before any object is made that the garbage collector looks after: its finalizers may run the guest.
+    let mut copy = SCRATCH.0.take();
+    copy.clear();
+    copy.extend_from_slice(bytes);
+    Read::Copy(copy)
+}
+
+#[inline]
+fn decoded<'py>(attached: &Attached, py: Python<'py>, copy: Vec<u8>) -> PyResult<Bound<'py, PyAny>> {
+    let value = match codec::read_value(py, &copy) {
+        Some(value) => Ok(value),
+        None => attached.loads.bind(py).call1((PyBytes::new(py, &copy),)),
+    };
+    if copy.capacity() <= KEPT_SCRATCH {
+        SCRATCH.0.set(copy);
+    }
+    value
+}
 
 /// A look-up.
 #[inline]
@@ -508,40 +626,25 @@ fn find<'py>(
     });
     let Some(length) = written else { return Ok(Found::Unusual) };
     let Some(answer) = call(guest, length, now) else { return Ok(Found::Unusual) };
-    if answer.upper == NO_BYTES && !answer.trapped {
-        return Ok(Found::Nothing);
-    }
-    if answer.upper < REMOVALS_WAIT && !answer.trapped {
-        let read = guest.read(answer.lower as usize, answer.upper as usize, |bytes| {
-            if !decode {
-                return Read::Object(PyBytes::new(py, bytes).into_any());
-            }
-            if codec::is_leaf(bytes)
-                && let Some(value) = codec::read_value(py, bytes)
-            {
-                return Read::Object(value);
-            }
-            // Copied before any object is made that the garbage collector looks after: its finalizers may run the guest.
-            let mut copy = SCRATCH.0.take();
-            copy.clear();
-            copy.extend_from_slice(bytes);
-            Read::Copy(copy)
-        });
-        match read {
-            Some(Read::Object(value)) => return Ok(Found::Value(value)),
-            Some(Read::Copy(copy)) => {
+    let told = answer.upper & !REMOVALS_WAIT;
+    if !answer.trapped && (told == NO_BYTES || told < REMOVALS_WAIT) {
+        let read = if told == NO_BYTES {
+            Some(Read::Nothing)
+        } else {
+            guest.read(answer.lower as usize, told as usize, |bytes| read(py, bytes, decode))
+        };
+        if let Some(read) = read {
+            if told == answer.upper {
                 drop(borrowed);
                 drop(busy);
-                let value = match codec::read_value(py, &copy) {
-                    Some(value) => Ok(value),
-                    None => attached.loads.bind(py).call1((PyBytes::new(py, &copy),)),
-                };
-                if copy.capacity() <= KEPT_SCRATCH {
-                    SCRATCH.0.set(copy);
-                }
-                return value.map(Found::Value);
+            } else {
+                tell((binding, attached), arguments, answer, borrowed, busy)?;
             }
-            None => {}
+            return match read {
+                Read::Nothing => Ok(Found::Nothing),
+                Read::Object(value) => Ok(Found::Value(value)),
+                Read::Copy(copy) => decoded(attached, py, copy).map(Found::Value),
+            };
         }
     }
     drop(borrowed);
@@ -773,20 +876,18 @@ fn ask<T>(
     let Some(guest) = borrowed.as_ref() else { return Ok(Told::Unusual) };
     let Some(written) = guest.fill(|room| write(&mut Writer::new(room))) else { return Ok(Told::Unusual) };
     let Some(answer) = call(guest, written, now) else { return Ok(Told::Unusual) };
-    if !answer.trapped && answer.upper == NO_BYTES | YES {
-        return Ok(Told::Yes);
-    }
-    if !answer.trapped && answer.upper == NO_BYTES {
-        return Ok(Told::No);
+    let upper = answer.upper & !REMOVALS_WAIT;
+    let told = if upper == NO_BYTES { Told::No } else { Told::Yes };
+    if !answer.trapped && (upper == NO_BYTES || upper == NO_BYTES | YES) {
+        if upper != answer.upper {
+            tell((binding, attached), arguments, answer, borrowed, busy)?;
+        }
+        return Ok(told);
     }
     drop(borrowed);
     finish(binding, arguments, answer)?;
-    Ok(match answer.upper & !REMOVALS_WAIT {
-        // Without an exception: it is to be done once more.
-        _ if answer.trapped => Told::Unusual,
-        NO_BYTES => Told::No,
-        _ => Told::Yes,
-    })
+    // After a trap without an exception it is to be done once more.
+    Ok(if answer.trapped { Told::Unusual } else { told })
 }
 
 pub fn remove<'py>(arguments: &Arguments<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {

@@ -33,7 +33,7 @@ const SLOTS: usize = 8;
 const TRAP: usize = 2 * SLOTS;
 
 /// How many numbers `_hot.py` hands over.
-pub const NUMBERS: usize = 17;
+pub const NUMBERS: usize = 18;
 
 /// The numbers that `_hot.py` hands over, in its order. All of them are addresses, but for the last four.
 #[derive(Clone, Copy)]
@@ -48,6 +48,7 @@ pub struct Addresses {
     get_many: usize,
     set_many: usize,
     remove_many: usize,
+    drain: usize,
     memory: usize,
     base: usize,
     slots: usize,
@@ -70,6 +71,7 @@ impl From<[usize; NUMBERS]> for Addresses {
             get_many,
             set_many,
             remove_many,
+            drain,
             memory,
             base,
             slots,
@@ -89,6 +91,7 @@ impl From<[usize; NUMBERS]> for Addresses {
             get_many,
             set_many,
             remove_many,
+            drain,
             memory,
             base,
             slots,
@@ -110,7 +113,7 @@ pub struct Guest {
 impl Guest {
     /// `None`: they cannot be addresses, or the mailbox is not inside of the memory. Nobody may be inside of the guest.
     pub fn new(at: Addresses, door: Arc<Door>) -> Option<Self> {
-        let functions = [at.get, at.set, at.contains, at.remove, at.get_many, at.set_many, at.remove_many];
+        let functions = [at.get, at.set, at.contains, at.remove, at.get_many, at.set_many, at.remove_many, at.drain];
         let addresses = [at.call, at.memory_size, at.context, at.memory, at.base, at.slots];
         let guest = Guest { at, door, size: Cell::new(0) };
         let good = addresses.iter().chain(&functions).all(|&address| address != 0) && at.slots.is_multiple_of(8);
@@ -177,6 +180,11 @@ impl Guest {
 
     pub fn remove_many(&self, request: usize, now: u64) -> Option<Answer> {
         self.call(self.at.remove_many, [self.at.lane as u64, self.at.cache as u64, request as u64, now])
+    }
+
+    /// What was removed and is to be told: `limit` removals at most.
+    pub fn drain(&self, limit: u32) -> Option<Answer> {
+        self.call(self.at.drain, [self.at.lane as u64, self.at.cache as u64, limit.into()])
     }
 
     /// Bytes of the mailbox.

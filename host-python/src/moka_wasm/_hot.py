@@ -65,7 +65,7 @@ def _load() -> Any:
 
 
 # Of the guest, in the order in which the extension takes them.
-_FUNCTIONS = ("get", "set", "contains", "remove", "get_many", "set_many", "remove_many")
+_FUNCTIONS = ("get", "set", "contains", "remove", "get_many", "set_many", "remove_many", "drain")
 
 MAILBOX = 72 << 10
 """The most room for a key and a value on the extension's lane: enough for values of 64 KiB."""
@@ -80,6 +80,7 @@ if TYPE_CHECKING or _native is None:
         """What ``Moka`` inherits from."""
 
         __slots__ = ()
+        _left_to_python = False
 
         def _leave_to_python(self, left: bool) -> None:
             """Whether the extension is to leave everything to Python from now on."""
@@ -156,13 +157,12 @@ def shard_hash() -> Callable[[bytes], int]:
     return function
 
 
-def attach(cache: Any, channels: Sequence[DirectChannel], serializer: object, *, sets: bool, batches: bool) -> None:
+def attach(cache: Any, channels: Sequence[DirectChannel], serializer: object, *, sets: bool) -> None:
     """Lets a new cache take the short ways, if they are there and it asks for nothing that they do not have.
 
     Args:
         channels: The cache's one channel, or its shards, in the order of their numbers.
         sets: Whether for ``set``, too.
-        batches: Whether for ``get_many``, ``set_many`` and ``remove_many``, too.
     """
     global _tested, _native
     bindings = [channel.binding for channel in channels]
@@ -179,7 +179,8 @@ def attach(cache: Any, channels: Sequence[DirectChannel], serializer: object, *,
                 stacklevel=4,
             )
     if _native is not None:
-        cache._attach(bindings, sets, batches, serializer.loads, cache._flights.latest)
+        untold = None if cache._listener is None else cache._listener.untold
+        cache._attach(bindings, sets, serializer.loads, cache._flights.latest, untold)
 
 
 def cached_function(
@@ -241,6 +242,12 @@ def _self_test(serializer: MessagePackSerializer) -> str | None:
                 return f"it gave an entry {remaining} nanoseconds for 60 seconds"
             if cache.remove("live") != 2 or "live" in cache:
                 return "remove did otherwise"
+        told: list[tuple[Any, Any, str]] = []
+        with Moka[Any, Any](None, eviction_listener=lambda *removal: told.append(removal)) as cache:
+            cache.set("a", values)
+            cache.set("a", 1)
+            if cache.remove("a") != 1 or told != [("a", values, "replaced"), ("a", 1, "explicit")]:
+                return f"it told the listener {told!r}"
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return None

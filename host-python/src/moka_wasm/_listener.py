@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from ._channel import CAUSES, Channel, Removal
+from ._channel import CAUSES, Channel
 from ._errors import ClosedError, GuestMemoryError
 
 _BATCH = 256
@@ -34,37 +34,48 @@ class Listener:
         self._decode_key = decode_key
         self._decode_value = decode_value
         self._thread = threading.local()
-        # Drained, and not told yet. An interrupt that leaves a listener (Ctrl-C, say) leaves the rest here.
-        self._untold: deque[Removal] = deque()
+        self.untold: deque[tuple[int, bytes, bytes]] = deque()
+        """Cause, key and value of what was drained, by the extension too, and not told yet."""
+        self.interrupted = False
+        """Whether an interrupt (Ctrl-C, say) left something there."""
+
+    def is_due(self, channel: Channel) -> bool:
+        """Whether there is something to tell, and it is not told already, further up on this thread."""
+        return (channel.removals_wait or self.interrupted) and not self._is_telling()
+
+    def _is_telling(self) -> bool:
+        return getattr(self._thread, "telling", False)
 
     def notify(self, channel: Channel) -> None:
         """Tells the listener of everything that waits. No lock is held, so it may use the cache; what that removes is
         told once it has returned."""
-        if getattr(self._thread, "notifying", False):
+        if self._is_telling():
             return
-        self._thread.notifying = True
+        self._thread.telling = True
         try:
-            while removal := self._next(channel):
-                self._tell(removal)
+            self._tell_all(channel)
         finally:
-            self._thread.notifying = False
-            if self._untold:
-                channel.removals_wait = True
+            self._thread.telling = False
 
-    def _next(self, channel: Channel) -> Removal | None:
+    def _tell_all(self, channel: Channel) -> None:
+        untold = self.untold
         while True:
+            while untold:
+                try:
+                    removal = untold.popleft()
+                except IndexError:
+                    # Another thread told the last one.
+                    break
+                self._tell(removal)
+            if not channel.removals_wait:
+                return
             try:
-                return self._untold.popleft()
-            except IndexError:
-                if not channel.removals_wait:
-                    return None
-            try:
-                self._untold += channel.drain(_BATCH)[0]
+                untold += channel.drain(_BATCH)[0]
             except (ClosedError, GuestMemoryError):
                 # Closed by the listener, or by another thread. What there is no memory to hand over is told later.
-                return None
+                return
 
-    def _tell(self, removal: Removal) -> None:
+    def _tell(self, removal: tuple[int, bytes, bytes]) -> None:
         cause, key, value = removal
         try:
             self._listener(self._decode_key(key), self._decode_value(value), CAUSES[cause])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import (
     Callable,
     Hashable,
@@ -19,6 +20,7 @@ from . import _arguments as arguments
 from . import _hot as hot
 from . import _pure_get as pure_get
 from ._channel import UNLIMITED, CacheConfig, Channel, Entry
+from ._errors import GuestMemoryError
 from ._keys import decode_key, encode_key
 from ._listener import Listener
 from ._retrying_channel import RetryingChannel
@@ -152,7 +154,7 @@ class Moka(hot.Hot, MutableMapping[K, V]):
         self._use(parts[0] if shards == 1 else ShardedChannel(parts))
         self._short = pure_get.channel_of(self._channel, self._serializer, eviction_listener)
         # Python ends an operation of the extension's where a listener is to be told something, but cannot end a batch.
-        hot.attach(self, channels, self._serializer, sets=weigher is None, batches=eviction_listener is None)
+        hot.attach(self, channels, self._serializer, sets=weigher is None)
 
     def _use(self, channel: Channel) -> None:
         self._channel = channel
@@ -443,6 +445,28 @@ class Moka(hot.Hot, MutableMapping[K, V]):
         self._notify()
         return data
 
+    def _tell(self, lane: Any, error: int) -> None:
+        """Tells the listener of what the extension drained, and sees to the answer on this lane, if there is one, which
+        says that more wait or what went wrong."""
+        listener = self._listener
+        try:
+            # The short ways are open to the listener, too.
+            self._leave_to_python(False)
+            if lane is not None:
+                channel = cast("DirectChannel | RetryingChannel | ShardedChannel", self._channel)
+                with contextlib.suppress(GuestMemoryError):
+                    channel.finish_hot(lane, error)
+            if listener is not None:
+                listener.notify(self._channel)
+                listener.interrupted = False
+        except BaseException:
+            if listener is not None:
+                listener.interrupted = bool(listener.untold)
+            raise
+        finally:
+            # Where something is left untold, the next operation is to come here whatever its own answer is.
+            self._leave_to_python(listener is not None and listener.is_due(self._channel))
+
     # What single flight and the decorators use.
 
     def _encode_key(self, key: K) -> bytes:
@@ -477,13 +501,11 @@ class Moka(hot.Hot, MutableMapping[K, V]):
         return 1 if self._weigher is None else arguments.weight(self._weigher(key, value))
 
     def _notify(self) -> None:
-        if self._listener is not None and self._channel.removals_wait:
-            # Where an interrupt leaves something untold, the next operation is to come here whatever its own answer is.
+        listener = self._listener
+        if listener is not None and (listener.is_due(self._channel) or self._left_to_python):
+            # As the extension does before it calls.
             self._leave_to_python(True)
-            try:
-                self._listener.notify(self._channel)
-            finally:
-                self._leave_to_python(self._channel.removals_wait)
+            self._tell(None, 0)
 
 
 if not hot.install(Moka):

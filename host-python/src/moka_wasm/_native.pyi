@@ -1,3 +1,4 @@
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -19,8 +20,15 @@ class Hot:
     def __new__(cls, *_arguments: object, **_named: object) -> Hot: ...
     @property
     def _takes_short_ways(self) -> bool: ...
+    @property
+    def _left_to_python(self) -> bool: ...
     def _attach(
-        self, bindings: list[Binding], sets: bool, batches: bool, loads: Callable[[Any], Any], mark: list[object]
+        self,
+        bindings: list[Binding],
+        sets: bool,
+        loads: Callable[[Any], Any],
+        mark: list[object],
+        untold: deque[Any] | None,
     ) -> None: ...
     def _leave_to_python(self, left: bool) -> None: ...
 

@@ -32,10 +32,6 @@ class RetryingChannel:
     def removals_wait(self) -> bool:
         return self._channel.removals_wait
 
-    @removals_wait.setter
-    def removals_wait(self, wait: bool) -> None:
-        self._channel.removals_wait = wait
-
     def finish_hot(self, lane: _Lane, error: int) -> bytes | None:
         """As the direct channel's. After a trap it answers None, and the extension leaves the operation to Python."""
         guest = lane.guest

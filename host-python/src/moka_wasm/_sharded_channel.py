@@ -143,12 +143,6 @@ class ShardedChannel:
                 return True
         return False
 
-    @removals_wait.setter
-    def removals_wait(self, wait: bool) -> None:
-        # One shard that waits is enough to be asked once more.
-        for shard in self._shards if not wait else self._shards[:1]:
-            shard.removals_wait = wait
-
     def drain(self, limit: int, /) -> tuple[list[Removal], int]:
         # One shard at a time: what was taken out of it must be told, whatever the next one does.
         for shard in self._shards:
