@@ -109,6 +109,19 @@ def set_with_ttl(module: Any) -> Side:
     return Side(run, again_and_again(live_keys()))
 
 
+def set_and_tell(module: Any) -> Side:
+    told = 0
+
+    def listener(key: str, value: str, cause: str) -> None:
+        nonlocal told
+        told += 1
+
+    cache = filled(module, eviction_listener=listener)
+    cache.set(live_keys()[0], VALUE)
+    assert told == 1
+    return Side(setting(cache.set, VALUE), again_and_again(live_keys()))
+
+
 def set_and_remove(module: Any) -> Side:
     cache = filled(module)
     store, remove = cache.set, cache.remove
@@ -191,6 +204,7 @@ OPERATIONS: tuple[tuple[str, Callable[[Any], Side], Goal], ...] = (
     ("set, existing key", set_existing, Goal(4, 0.65)),
     ("set, new key with eviction", set_new, Goal(native=0.8)),
     ("set, existing key, own ttl", set_with_ttl, Goal()),
+    ("set, existing key, a listener told", set_and_tell, Goal()),
     ("set, then remove", set_and_remove, Goal()),
     ("get_with, hit", get_with_hit, Goal(native=1.0)),
     ("get_with, computed", get_with_computed, Goal()),

@@ -186,4 +186,4 @@ def test_a_cache_without_a_way_in_is_refused() -> None:
     """The extension takes no empty list of shards."""
     cache: Any = Moka(8, serializer="pickle")
     with pytest.raises(ValueError, match="binding"):
-        cache._attach([], True, True, repr, [])
+        cache._attach([], True, repr, [], None)
