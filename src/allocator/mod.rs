@@ -13,9 +13,12 @@ mod pages;
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::UnsafeCell;
+use std::ptr;
 
 use magazines::Magazines;
 use pages::Pages;
+
+use crate::memory::linear_memory;
 
 /// The largest slot, in bytes.
 const LARGEST: usize = 128;
@@ -40,6 +43,15 @@ struct Free {
     next: *mut Free,
 }
 
+/// A piece of memory that is taken for a moment, in a list.
+struct Taken {
+    next: *mut Taken,
+    layout: Layout,
+}
+
+/// The smallest piece that [`State::grow`] takes, in bytes: no page of linear memory is left to be had then.
+const LEAST_GROWTH: usize = 32 << 10;
+
 /// Slots over another allocator, for one thread.
 pub(crate) struct Slots<A> {
     base: A,
@@ -51,6 +63,8 @@ struct State {
     pages: Pages,
     /// Bytes that came from the base for what is not small, ever.
     large: u64,
+    /// Bytes of linear memory when no more were to be had.
+    grown: Option<u64>,
 }
 
 /// The class of a layout, if it is small.
@@ -115,11 +129,49 @@ impl State {
         self.tidy(base);
         self.pages.trim(base)
     }
+
+    /// Has the base take all the linear memory that it may have; whether it took any. libc's allocator, once it was refused
+    /// some, asks for a whole piece at the end of its memory, though less would do beside what is free there: when it is
+    /// full, in small pieces, it gets what is left, and all of it is one piece again where it is given back.
+    #[cold]
+    fn grow(&mut self, size: usize, base: &impl GlobalAlloc) -> bool {
+        let before = linear_memory();
+        if self.grown == Some(before) {
+            return false;
+        }
+        let mut taken = ptr::null_mut::<Taken>();
+        let mut size = size / 2;
+        while size >= LEAST_GROWTH {
+            while let Ok(layout) = Layout::from_size_align(size, align_of::<Taken>()) {
+                // SAFETY: the layout is not empty, and large enough for what is written there.
+                let piece = unsafe { base.alloc(layout) }.cast::<Taken>();
+                if piece.is_null() {
+                    break;
+                }
+                unsafe { piece.write(Taken { next: taken, layout }) };
+                taken = piece;
+            }
+            size /= 2;
+        }
+        while !taken.is_null() {
+            // SAFETY: it was written above, and came from the base with this layout.
+            unsafe {
+                let Taken { next, layout } = taken.read();
+                base.dealloc(taken.cast(), layout);
+                taken = next;
+            }
+        }
+        self.grown = Some(linear_memory());
+        self.grown != Some(before)
+    }
 }
 
 impl<A: GlobalAlloc> Slots<A> {
     pub(crate) const fn new(base: A) -> Self {
-        Self { base, state: UnsafeCell::new(State { magazines: Magazines::new(), pages: Pages::new(), large: 0 }) }
+        Self {
+            base,
+            state: UnsafeCell::new(State { magazines: Magazines::new(), pages: Pages::new(), large: 0, grown: None }),
+        }
     }
 
     #[expect(clippy::mut_from_ref, reason = "one thread uses these slots, and nobody calls back meanwhile")]
@@ -168,7 +220,13 @@ impl<A: GlobalAlloc> Slots<A> {
         if !memory.is_null() {
             return memory;
         }
-        if state.trim(&self.base) { ask() } else { memory }
+        if state.trim(&self.base) {
+            let memory = ask();
+            if !memory.is_null() {
+                return memory;
+            }
+        }
+        if state.grow(size, &self.base) { ask() } else { memory }
     }
 }
 
@@ -289,7 +347,6 @@ pub(crate) use global::{taken, tidy, trim, uncounted};
 mod tests {
     use std::alloc::System;
     use std::cell::Cell;
-    use std::ptr;
 
     use super::pages::{ASKED, PAGE, WAITING};
     use super::*;

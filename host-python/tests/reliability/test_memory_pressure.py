@@ -276,6 +276,19 @@ def test_an_entry_as_large_as_the_error_allows_is_stored(limit: int, long: str) 
             channel.set(key.ljust(lengths["key"], b"k"), bytes(lengths["value"]))
 
 
+def test_after_a_refusal_no_more_memory_is_asked_for_than_lacks() -> None:
+    """What is free at the memory's end is part of what is handed out, though more was refused before."""
+    refusing = Refusing(None, 0)
+    refusing.cap(8 * MIB)
+    lane = new_lane(refusing)
+    with pytest.raises(GuestMemoryError):
+        lane.resize(20 * MIB)
+    lane.resize(3 * MIB)
+    lane.resize(0)
+    lane.resize(6 * MIB)
+    assert linear_memory(refusing.channel) <= 8 * MIB
+
+
 OPERATIONS: dict[str, Callable[[DirectChannel], object]] = {
     "get": lambda channel: channel.get(b"1"),
     "remove": lambda channel: channel.remove(b"1"),
