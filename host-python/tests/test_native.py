@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 import moka_wasm._hot as hot
 from moka_wasm import ClosedError, EntryTooLargeError, GuestMemoryError, Moka, SandboxError, UnsupportedKeyError
 from moka_wasm._keys import encode_key
+from moka_wasm._listener import Listener
 from moka_wasm._values import resolve_serializer
 
 pytestmark = pytest.mark.skipif(hot._native is None, reason="the extension is not here, or is turned off")
@@ -721,7 +722,7 @@ def test_pure() -> None:
 
 def test_a_self_test_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """The extension is not used once it was seen to be wrong; the warning says why."""
-    monkeypatch.setattr(hot, "_tested", False)
+    monkeypatch.setattr(hot, "_tested", set())
     monkeypatch.setattr(hot, "_native", hot._native)
     dumps = type(SERIALIZER).dumps
     monkeypatch.setattr(type(SERIALIZER), "dumps", lambda self, value: b"\xc0")
@@ -731,3 +732,18 @@ def test_a_self_test_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     cache: Any = Moka(8)
     cache.set("a", math.pi)
     assert cache.get("a") == math.pi
+
+
+def test_a_self_test_of_listeners_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache with a listener does without the extension, and so do those after it."""
+    monkeypatch.setattr(hot, "_tested", set())
+    monkeypatch.setattr(hot, "_native", hot._native)
+    told: list[Any] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(Listener, "notify", lambda *_: None)
+        with pytest.warns(RuntimeWarning, match=r"slower: it told the listener \[\]"):
+            cache: Any = Moka(8, eviction_listener=lambda *removal: told.append(removal))
+    assert not cache._takes_short_ways
+    cache.set("a", math.pi)
+    assert cache.remove("a") == math.pi
+    assert told == [("a", math.pi, "explicit")]
