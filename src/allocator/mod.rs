@@ -125,6 +125,7 @@ impl State {
 
     /// Gives all pages that hold nothing back to the base; whether there were any.
     #[cold]
+    #[inline(never)]
     fn trim(&mut self, base: &impl GlobalAlloc) -> bool {
         self.tidy(base);
         self.pages.trim(base)
@@ -134,6 +135,7 @@ impl State {
     /// some, asks for a whole piece at the end of its memory, though less would do beside what is free there: when it is
     /// full, in small pieces, it gets what is left, and all of it is one piece again where it is given back.
     #[cold]
+    #[inline(never)]
     fn grow(&mut self, size: usize, base: &impl GlobalAlloc) -> bool {
         let before = linear_memory();
         if self.grown == Some(before) {
