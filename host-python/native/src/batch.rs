@@ -166,6 +166,7 @@ fn cross_from(
     Ok((count, cross(attached.shard(0), arguments, count, |out| out.put(body), call)?))
 }
 
+/// Python tells a listener of a batch when all of it is done, which the crossings of one here do not wait for.
 fn attached_for_batches<'a>(arguments: &Arguments<'a, '_>) -> Option<&'a Attached> {
     attached(arguments).filter(|attached| !attached.has_listener())
 }
@@ -192,7 +193,8 @@ fn rest<'py>(
     fall_back_with(arguments.myself, &[items.get_slice(first, items.len()).into_any()], method)
 }
 
-fn take_u32(data: &mut &[u8]) -> Option<u32> {
+/// The number at the beginning, which is taken off.
+pub fn take_u32(data: &mut &[u8]) -> Option<u32> {
     let (taken, rest) = data.split_first_chunk()?;
     *data = rest;
     Some(u32::from_le_bytes(*taken))

@@ -11,6 +11,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyList, PyTuple, PyType};
 use pyo3::{Borrowed, PyTraverseError, PyVisit};
 
+use crate::batch::take_u32;
 use crate::codec::{self, Writer};
 use crate::gate::Gate;
 use crate::lives::{Lives, lives};
@@ -523,24 +524,17 @@ type Removal<'a> = (u32, &'a [u8], &'a [u8]);
 
 /// What `moka_drain` answered; `None`: it does not keep to its format.
 fn removals(answer: &[u8]) -> Option<Vec<Removal<'_>>> {
-    let (_lost, rest) = answer.split_first_chunk::<8>()?;
-    let (count, mut rest) = number(rest)?;
+    let (_lost, mut rest) = answer.split_first_chunk::<8>()?;
+    let count = take_u32(&mut rest)?;
     let mut removals = Vec::new();
     for _ in 0..count {
-        let (cause, key_length, value_length, key, value);
-        (cause, rest) = number(rest)?;
-        (key_length, rest) = number(rest)?;
-        (value_length, rest) = number(rest)?;
-        (key, rest) = rest.split_at_checked(key_length as usize)?;
-        (value, rest) = rest.split_at_checked(value_length as usize)?;
+        let [cause, key, value] = [take_u32(&mut rest)?, take_u32(&mut rest)?, take_u32(&mut rest)?];
+        let (key, after_key) = rest.split_at_checked(key as usize)?;
+        let (value, after) = after_key.split_at_checked(value as usize)?;
         removals.push((cause, key, value));
+        rest = after;
     }
     Some(removals)
-}
-
-fn number(bytes: &[u8]) -> Option<(u32, &[u8])> {
-    let (number, rest) = bytes.split_first_chunk()?;
-    Some((u32::from_le_bytes(*number), rest))
 }
 
 /// What was found.

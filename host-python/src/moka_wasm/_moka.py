@@ -153,7 +153,6 @@ class Moka(hot.Hot, MutableMapping[K, V]):
         parts = [RetryingChannel(channel) if retries else channel for channel in channels]
         self._use(parts[0] if shards == 1 else ShardedChannel(parts))
         self._short = pure_get.channel_of(self._channel, self._serializer, eviction_listener)
-        # Python ends an operation of the extension's where a listener is to be told something, but cannot end a batch.
         hot.attach(self, channels, self._serializer, sets=weigher is None)
 
     def _use(self, channel: Channel) -> None:
