@@ -17,6 +17,7 @@ STAMPS := target/stamps
 COMPONENT := host-python/src/moka_wasm/moka_cache.wasm
 NATIVE := host-python/src/moka_wasm/_native.abi3.so
 GUEST := Cargo.toml Cargo.lock build.rs rust-toolchain.toml $(shell find src wit -type f ! -name bindings.rs)
+HINTS := $(shell find scripts/branch-hints -type f)
 COMPOSED := target/moka_cache_plugin_with_cache.wasm
 PACKAGE := host-python/pyproject.toml host-python/setup.py $(shell find host-python/src -name '*.py*')
 RELIABILITY := host-python/tests/reliability
@@ -69,8 +70,8 @@ fuzz: component native .tools/rust.env .tools/wasm-tools-$(WASM_TOOLS) .venv/run
 
 profile: component native .venv/run ## count anew what runs often, by which the component and the extension are built
 	scripts/profile-guest
+	scripts/hint-branches
 	scripts/profile-native
-	scripts/build-component
 	scripts/build-native
 
 wheel: $(STAMPS)/wheel ## dist/moka_wasm-*.whl, which carry the component: one pure, one with the native extension
@@ -89,6 +90,7 @@ test-wit: .tools/wasm-tools-$(WASM_TOOLS)
 
 test-rust: .tools/rust.env
 	scripts/rust cargo test --locked --package moka-cache --no-default-features
+	scripts/rust cargo test --locked --package branch-hints
 
 test-rust-in-wasm: .tools/rust.env .venv/run
 	CARGO_TARGET_WASM32_WASIP1_RUNNER="$(CURDIR)/.venv/bin/python $(CURDIR)/scripts/run_wasi_test.py" \
@@ -128,7 +130,7 @@ test-reproducible: $(STAMPS)/reproducible
 
 # What the commands need.
 
-$(COMPONENT): $(GUEST) scripts/build-component scripts/compiler-flags | .tools/cargo-component-$(CARGO_COMPONENT)
+$(COMPONENT): $(GUEST) $(HINTS) scripts/build-component scripts/compiler-flags | .tools/cargo-component-$(CARGO_COMPONENT)
 	scripts/build-component
 	touch $@
 

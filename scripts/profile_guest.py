@@ -133,8 +133,8 @@ def counted(channel: DirectChannel) -> bytes:
     return struct.pack(f"<{len(header)}Q", *header) + data + counters + names + bytes(-len(names) % 8)
 
 
-def profiles() -> Iterator[bytes]:
-    """One of each kind of cache, the plain one with the most operations."""
+def exercised() -> Iterator[DirectChannel]:
+    """One cache of each kind, with its operations behind it; the plain one with the most."""
     kinds: list[tuple[int, dict[str, Any]]] = [
         (20, {}),
         (3, {"policy": "lru"}),
@@ -146,7 +146,7 @@ def profiles() -> Iterator[bytes]:
     for rounds, options in kinds:
         channel = DirectChannel(CacheConfig(capacity=CAPACITY, clock=Clock(), **options))
         exercise(channel, rounds)
-        yield counted(channel)
+        yield channel
         channel.close()
 
 
@@ -155,8 +155,8 @@ def main() -> int:
         print(__doc__, file=sys.stderr)
         return 2
     use_guest(Path(sys.argv[1]))
-    for number, profile in enumerate(profiles()):
-        (Path(sys.argv[2]) / f"{number}.profraw").write_bytes(profile)
+    for number, channel in enumerate(exercised()):
+        (Path(sys.argv[2]) / f"{number}.profraw").write_bytes(counted(channel))
     return 0
 
 

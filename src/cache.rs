@@ -152,7 +152,7 @@ impl Cache {
             self.make_room_for(key, value.len(), options.weight)?;
         }
         // The removal log would need the value that was there.
-        let live = !self.config.logs() && self.map.contains_key(&sought);
+        let live = self.map.contains_key(&sought) && !self.config.logs();
         if live && self.overwrite(sought, value, change) {
             self.leases.end(key);
             return Ok(());
