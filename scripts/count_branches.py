@@ -2,8 +2,8 @@
 
     count_branches.py GUEST.wasm COUNTS
 
-The guest is what ``branch-hints instrument`` made, which reads the file of counts: 64-bit numbers, little-endian, as they
-lie in the guest's memory of that name, summed up over caches of each kind.
+The guest is what ``branch-hints instrument`` made; ``branch-hints derive`` reads the file: 64-bit numbers, the lowest
+byte first, as they lie in the guest's memory for them, summed up over caches of each kind.
 """
 
 from __future__ import annotations

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 import wasmtime
 from wasmtime import component as wit
 
 from moka_wasm import Moka, _sandbox
-from moka_wasm._component_file import component, core_module
+from moka_wasm._component_file import _read_leb128, component, core_module
 
 CLOCK = ("wasi:clocks/monotonic-clock@0.2.0", "now")
 RANDOM = ("wasi:random/random@0.2.0", "get-random-u64")
@@ -141,3 +143,41 @@ def test_a_machine_without_a_home_folder_compiles_for_itself(monkeypatch: pytest
     refuse = property(None, lambda config, on: (_ for _ in ()).throw(wasmtime.WasmtimeError("no home")))
     monkeypatch.setattr(wasmtime.Config, "cache", refuse)
     assert isinstance(_sandbox.new_engine(), wasmtime.Engine)
+
+
+def machine_code(engine: wasmtime.Engine, module: bytes) -> bytes:
+    """What wasmtime compiles of a module: the section ``.text`` of the ELF file that it keeps."""
+    elf = bytes(wasmtime.Module(engine, module).serialize())
+    (table,) = struct.unpack_from("<Q", elf, 0x28)
+    entry, number, names = struct.unpack_from("<3H", elf, 0x3A)
+    sections = [struct.unpack_from("<2I4Q", elf, table + entry * index) for index in range(number)]
+    (text,) = (s for s in sections if elf[sections[names][4] + s[0] :].startswith(b".text\0"))
+    return elf[text[4] : text[4] + text[5]]
+
+
+def without_hints(module: bytes) -> bytes:
+    """The module without the custom section that tells which branches are seldom taken."""
+    kept, position = [module[:8]], 8
+    while position < len(module):
+        length, start = _read_leb128(module, position + 1)
+        if b"metadata.code.branch_hint" not in module[start : min(start + length, start + 30)]:
+            kept.append(module[position : start + length])
+        position = start + length
+    return b"".join(kept)
+
+
+def test_the_compiler_takes_the_components_branch_hints(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It makes other machine code by them, and the same as always where there are none or the library cannot take them,
+    each of which has its own place in the cache of compiled code."""
+    hinted = core_module(component())
+    bare = without_hints(hinted)
+    assert len(bare) < len(hinted)
+    engine = _sandbox.new_engine()
+    taken = machine_code(engine, hinted)
+    of_bare = machine_code(engine, bare)
+    assert taken != of_bare
+
+    monkeypatch.setattr(_sandbox, "ffi", type("OfAnotherVersion", (), {"dll": object()}))
+    ignorant = _sandbox.new_engine()
+    assert machine_code(ignorant, hinted) == of_bare
+    assert machine_code(ignorant, bare) == of_bare
