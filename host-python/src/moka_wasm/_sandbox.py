@@ -55,7 +55,7 @@ def new_engine(**options: Any) -> wasmtime.Engine:
 
 
 def _take_branch_hints(config: wasmtime.Config) -> None:
-    """Has the compiler put out of the way what seldom runs, as the component's section ``metadata.code.branch_hint`` says.
+    """Has the compiler put aside what seldom runs, as the component's section ``metadata.code.branch_hint`` says.
 
     All that a hint does is to move a block to its function's end. wasmtime leaves hints unread by default while they
     are new, and wasmtime-py has no name for the setting yet; a library without it compiles as if there were none.
