@@ -618,7 +618,7 @@ impl Cache {
     }
 
     fn start_anew(&mut self) {
-        self.map.replace(&self.config, self.hash, self.watched, self.budget, &self.shared);
+        self.map.replace(|| Map::new(&self.config, self.hash, self.watched, self.budget, &self.shared));
         self.origin = clock::now();
         self.unweighed = 0;
         reclaim();

@@ -25,23 +25,35 @@ impl Map {
         budget: Option<Budget>,
         shared: &Arc<Shared>,
     ) -> Self {
-        Self(Some(build(config, hash, watched, budget, shared)))
+        let mut builder = moka::sync::Cache::builder().name(&config.name).eviction_policy(match config.policy {
+            Policy::TinyLfu => EvictionPolicy::tiny_lfu(),
+            Policy::Lru => EvictionPolicy::lru(),
+        });
+        if watched {
+            builder = builder.expire_after(Deadlines(Arc::clone(shared)));
+            let listener = Arc::clone(shared);
+            builder = builder.eviction_listener(move |key, value, cause| listener.removed_by_moka(key, value, cause));
+        }
+        if let Some(capacity) = budget.map_or(config.capacity, |budget| Some(budget.max_weight().into())) {
+            builder = builder.max_capacity(capacity);
+        }
+        builder = match budget {
+            Some(budget) => builder.weigher(move |key: &Key, value: &Value| {
+                let weigh = || budget.weigh(memory::charge(key.len(), value.len()), value.weight());
+                value.reserved().unwrap_or_else(weigh)
+            }),
+            None => builder.weigher(|_, value: &Value| value.weight()),
+        };
+        Self(Some(builder.build_with_hasher(hash)))
     }
 
-    /// Puts another in its place. The old one is gone by then, and what it gave back is one piece where it was: what is
-    /// made beside it would lie scattered over the memory, between pieces too small for a large entry.
-    pub(crate) fn replace(
-        &mut self,
-        config: &Config,
-        hash: KeyedHash,
-        watched: bool,
-        budget: Option<Budget>,
-        shared: &Arc<Shared>,
-    ) {
+    /// Puts another in its place. The old one is gone when that is made, and what it gave back is one piece where it was:
+    /// what is made beside it would lie scattered over the memory, between pieces too small for a large entry.
+    pub(crate) fn replace(&mut self, make: impl FnOnce() -> Self) {
         self.0 = None;
         reclaim();
         memory::trim();
-        *self = Self::new(config, hash, watched, budget, shared);
+        *self = make();
     }
 
     /// moka makes each of its tables when a key first touches it, in a read too, which cannot be refused: when other caches
@@ -62,29 +74,6 @@ impl Deref for Map {
             None => unreachable!("one is there but while another is made"),
         }
     }
-}
-
-fn build(config: &Config, hash: KeyedHash, watched: bool, budget: Option<Budget>, shared: &Arc<Shared>) -> MokaCache {
-    let mut builder = moka::sync::Cache::builder().name(&config.name).eviction_policy(match config.policy {
-        Policy::TinyLfu => EvictionPolicy::tiny_lfu(),
-        Policy::Lru => EvictionPolicy::lru(),
-    });
-    if watched {
-        builder = builder.expire_after(Deadlines(Arc::clone(shared)));
-        let listener = Arc::clone(shared);
-        builder = builder.eviction_listener(move |key, value, cause| listener.removed_by_moka(key, value, cause));
-    }
-    if let Some(capacity) = budget.map_or(config.capacity, |budget| Some(budget.max_weight().into())) {
-        builder = builder.max_capacity(capacity);
-    }
-    builder = match budget {
-        Some(budget) => builder.weigher(move |key: &Key, value: &Value| {
-            let weigh = || budget.weigh(memory::charge(key.len(), value.len()), value.weight());
-            value.reserved().unwrap_or_else(weigh)
-        }),
-        None => builder.weigher(|_, value: &Value| value.weight()),
-    };
-    builder.build_with_hasher(hash)
 }
 
 /// Has what was removed freed: moka's table leaves that to crossbeam's epochs, which move on when they are looked at.
