@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count, cycle, islice
 from typing import Any
 
 import moka_py
-from rounds import Inputs, Side, time_in_rounds
+from rounds import Inputs, Side, time_in_passes
 from section import Options, progress
 from table import Goal, Row
 
@@ -22,6 +23,7 @@ CAPACITY = 10_000
 LIVE = 1_000
 VALUE = "x" * 20
 BATCH = 100
+PASSES = 5
 
 SUBJECTS: tuple[tuple[str, Any], ...] = (("moka_wasm", moka_wasm), ("moka-py", moka_py))
 
@@ -216,13 +218,19 @@ OPERATIONS: tuple[tuple[str, Callable[[Any], Side], Goal], ...] = (
 
 def section(options: Options) -> Iterator[Row]:
     """Single operations, ours against moka-py's."""
-    for operation, side, goal in OPERATIONS:
-        progress(operation)
-        times = time_in_rounds({name: side(module) for name, module in SUBJECTS}, options.effort)
-        yield Row(operation, "moka-py", times["moka_wasm"], times["moka-py"], goal=goal)
-    operation = f"get_many of {BATCH} keys"
-    progress(operation)
-    sides = {"get_many": get_many(None), **{name: get_one_by_one(module) for name, module in SUBJECTS}}
-    times = time_in_rounds(sides, options.effort)
-    yield Row(operation, f"{BATCH} gets of moka_wasm", times["get_many"], times["moka_wasm"])
-    yield Row(operation, f"{BATCH} gets of moka-py", times["get_many"], times["moka-py"], goal=Goal(native=0.8))
+    many = f"get_many of {BATCH} keys"
+    rows: dict[str, Callable[[], dict[str, Side]]] = {
+        operation: partial(sides_of, side) for operation, side, _ in OPERATIONS
+    }
+    rows[many] = lambda: {"get_many": get_many(None), **sides_of(get_one_by_one)}
+    times = time_in_passes(rows, options.effort, 1 if options.quick else PASSES, progress)
+    for operation, _, goal in OPERATIONS:
+        yield Row(operation, "moka-py", times[operation]["moka_wasm"], times[operation]["moka-py"], goal=goal)
+    ours = times[many]["get_many"]
+    yield Row(many, f"{BATCH} gets of moka_wasm", ours, times[many]["moka_wasm"])
+    yield Row(many, f"{BATCH} gets of moka-py", ours, times[many]["moka-py"], goal=Goal(native=0.8))
+
+
+def sides_of(side: Callable[[Any], Side]) -> dict[str, Side]:
+    """One of each package."""
+    return {name: side(module) for name, module in SUBJECTS}

@@ -2,6 +2,9 @@
 meets all of them alike. A round is a few turns of each, and a side's figure in it that of its quickest turn, the one
 that was interrupted least.
 
+What is compared in several rows is timed row after row, a few rounds each, and then again: a neighbour on this machine
+who is busy for some seconds meets all rows, not all rounds of one.
+
 A side's time per operation includes the ``for`` loop that calls it, as a caller's own loop would: some 10 ns.
 """
 
@@ -11,7 +14,7 @@ import gc
 import os
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter_ns
 from typing import Any
 
@@ -67,6 +70,24 @@ def time_in_rounds(sides: Mapping[str, Side], effort: Effort) -> dict[str, list[
                 times[name].append(min(turns[name]) / counts[name])
     finally:
         gc.enable()
+    return times
+
+
+def time_in_passes(
+    rows: Mapping[str, Callable[[], Mapping[str, Side]]],
+    effort: Effort,
+    passes: int,
+    progress: Callable[[str], object],
+) -> dict[str, dict[str, list[float]]]:
+    """Nanoseconds per operation of every side of every row in every round; the rounds are divided among so many passes
+    over the rows, each of which makes the sides anew. What is timed is told to ``progress``."""
+    times: dict[str, dict[str, list[float]]] = {row: {} for row in rows}
+    effort = replace(effort, rounds=-(-effort.rounds // passes))
+    for number in range(1, passes + 1):
+        for row, make in rows.items():
+            progress(f"{row}, {number} of {passes}")
+            for name, found in time_in_rounds(make(), effort).items():
+                times[row].setdefault(name, []).extend(found)
     return times
 
 
