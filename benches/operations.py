@@ -23,7 +23,6 @@ CAPACITY = 10_000
 LIVE = 1_000
 VALUE = "x" * 20
 BATCH = 100
-PASSES = 5
 
 SUBJECTS: tuple[tuple[str, Any], ...] = (("moka_wasm", moka_wasm), ("moka-py", moka_py))
 
@@ -223,7 +222,7 @@ def section(options: Options) -> Iterator[Row]:
         operation: partial(sides_of, side) for operation, side, _ in OPERATIONS
     }
     rows[many] = lambda: {"get_many": get_many(None), **sides_of(get_one_by_one)}
-    times = time_in_passes(rows, options.effort, 1 if options.quick else PASSES, progress)
+    times = time_in_passes(rows, options.effort, options.passes, progress)
     for operation, _, goal in OPERATIONS:
         yield Row(operation, "moka-py", times[operation]["moka_wasm"], times[operation]["moka-py"], goal=goal)
     ours = times[many]["get_many"]

@@ -32,6 +32,11 @@ class Options:
         """For operations that take microseconds."""
         return Effort(rounds=3, turns=4, slice_ns=2_000_000) if self.quick else Effort(rounds=15)
 
+    @property
+    def passes(self) -> int:
+        """Among how many passes over the rows the rounds are divided."""
+        return 1 if self.quick else 5
+
 
 Section = Callable[[Options], Iterator[Row]]
 
