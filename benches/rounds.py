@@ -2,8 +2,8 @@
 meets all of them alike. A round is a few turns of each, and a side's figure in it that of its quickest turn, the one
 that was interrupted least.
 
-What is compared in several rows is timed row after row, a few rounds each, and then again: a neighbour on this machine
-who is busy for some seconds meets all rows, not all rounds of one.
+Rows with narrow goals, of single operations and of threads, are timed in passes: row after row, a few rounds each, and
+then again. A neighbour on this machine who is busy for some seconds meets all rows, not all rounds of one.
 
 A side's time per operation includes the ``for`` loop that calls it, as a caller's own loop would: some 10 ns.
 """

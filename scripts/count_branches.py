@@ -8,7 +8,7 @@ byte first, as they lie in the guest's memory for them, summed up over caches of
 
 from __future__ import annotations
 
-import array
+import struct
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,11 @@ import profile_guest
 from moka_wasm._direct_channel import DirectChannel
 
 
-def counted(channel: DirectChannel) -> array.array[int]:
+def counted(channel: DirectChannel) -> tuple[int, ...]:
     """What the guest counted."""
     sandbox: Any = channel._guest.sandbox  # type: ignore[union-attr]
-    counts = array.array("Q", bytes(sandbox._exports["branch_counts"].read(sandbox.store)))
-    if sys.byteorder == "big":
-        counts.byteswap()
-    return counts
+    counts = bytes(sandbox._exports["branch_counts"].read(sandbox.store))
+    return struct.unpack(f"<{len(counts) // 8}Q", counts)
 
 
 def main() -> int:
@@ -32,10 +30,8 @@ def main() -> int:
         print(__doc__, file=sys.stderr)
         return 2
     profile_guest.use_guest(Path(sys.argv[1]))
-    totals = array.array("Q", map(sum, zip(*map(counted, profile_guest.exercised()), strict=True)))
-    if sys.byteorder == "big":
-        totals.byteswap()
-    Path(sys.argv[2]).write_bytes(totals.tobytes())
+    totals = list(map(sum, zip(*map(counted, profile_guest.exercised()), strict=True)))
+    Path(sys.argv[2]).write_bytes(struct.pack(f"<{len(totals)}Q", *totals))
     return 0
 
 

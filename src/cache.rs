@@ -151,7 +151,7 @@ impl Cache {
         if self.budget.is_none() {
             self.make_room_for(key, value.len(), options.weight)?;
         }
-        // The removal log would need the value that was there.
+        // The removal log would need the value that was there. Asked for last: so the key's hash is finished once.
         let live = self.map.contains_key(&sought) && !self.config.logs();
         if live && self.overwrite(sought, value, change) {
             self.leases.end(key);
