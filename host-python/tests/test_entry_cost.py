@@ -16,18 +16,6 @@ def key(number: int) -> str:
     return f"key:{number:016d}"
 
 
-@pytest.mark.parametrize(("ttl", "most"), [(None, 190), (3600.0, 250)])
-def test_an_entry_costs_no_more_than_stated(ttl: float | None, most: int) -> None:
-    """Beside the bytes of its key and its value, tables and pages that are not full included."""
-    assert cost(ttl, VALUE) <= most
-
-
-@pytest.mark.parametrize(("ttl", "most"), [(None, 250), (3600.0, 400)])
-def test_an_entry_whose_value_was_replaced_costs_no_more_than_stated(ttl: float | None, most: int) -> None:
-    """Again and again, by ones that do not fit in its place: moka then has the key twice."""
-    assert cost(ttl, *(VALUE, 3 * VALUE) * 3) <= most
-
-
 def cost(ttl: float | None, *values: str) -> float:
     """Bytes that an entry takes beyond its key's and its value's, when these values were stored one after the other."""
     payload = len(encode_key(key(0))) + len(MessagePackSerializer(pickle_fallback=False).dumps(values[-1]))
@@ -38,6 +26,18 @@ def cost(ttl: float | None, *values: str) -> float:
         taken = cache.stats().memory_bytes - before
         assert len(cache) == ENTRIES
     return taken / ENTRIES - payload
+
+
+@pytest.mark.parametrize(("ttl", "most"), [(None, 190), (3600.0, 250)])
+def test_an_entry_costs_no_more_than_stated(ttl: float | None, most: int) -> None:
+    """Beside the bytes of its key and its value, tables and pages that are not full included."""
+    assert cost(ttl, VALUE) <= most
+
+
+@pytest.mark.parametrize(("ttl", "most"), [(None, 250), (3600.0, 400)])
+def test_an_entry_whose_value_was_replaced_costs_no_more_than_stated(ttl: float | None, most: int) -> None:
+    """Again and again, by ones that do not fit in its place: moka then has the key twice."""
+    assert cost(ttl, *(VALUE, 3 * VALUE) * 3) <= most
 
 
 def test_memory_serves_other_sizes_once_it_is_free() -> None:
